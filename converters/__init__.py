@@ -1,0 +1,1 @@
+"""Carry DeepLesion into COCO and a pretrained trunk into other frameworks."""

@@ -1,0 +1,1 @@
+"""A lesion detector trained from different starts, and the comparison of them."""
