@@ -41,7 +41,9 @@ class Window(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Window:
         if not self.lower_hu < self.upper_hu:
-            raise ValueError(f"window {self.lower_hu}..{self.upper_hu}: lower_hu must be < upper_hu")
+            raise ValueError(
+                f"window {self.lower_hu}..{self.upper_hu}: lower_hu must be < upper_hu"
+            )
         return self
 
 
@@ -120,7 +122,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in self.hu.shape:
-            raise ValueError(f"{self.source}: hu is {self.hu.dtype}{self.hu.shape}, not int16 [z, y, x]")
+            raise ValueError(
+                f"{self.source}: hu is {self.hu.dtype}{self.hu.shape}, not int16 [z, y, x]"
+            )
         if len(self.spacing_mm_zyx) != 3 or not all(
             np.isfinite(s) and s > 0 for s in self.spacing_mm_zyx
         ):

@@ -1,0 +1,178 @@
+"""A trunk as a file: its tensors, the input it was trained on, and how it was made.
+
+The file is safetensors with our tensor names (``conv1_1.weight``) at the top level and the rest in
+the metadata, so that any safetensors reader can open it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
+from ubr_pretrain.config import Config
+from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
+from ubr_pretrain.trunk import Architecture, Trunk, load_trunk, torchvision_names
+
+Init = Literal["random", "imagenet"]
+
+
+class Provenance(Config):
+    """How a trunk was made; an arm of the comparison checks it before it starts.
+
+    Attributes:
+        init: where its training began: "random" or "imagenet".
+        pretraining: "ubr" (trained as a body-part regressor) or "none" (as initialised).
+        iterations: training iterations behind it.
+        data_sha256: hash of the manifest of the training volumes, "" where none were used.
+        num_volumes: number of training volumes.
+        config: the resolved configuration of the training run.
+        code_version: version of this project that wrote it.
+        folded_batch_norm: whether batch norms were folded into the convolutions.
+    """
+
+    init: Init
+    pretraining: Literal["ubr", "none"] = "none"
+    iterations: int = 0
+    data_sha256: str = ""
+    num_volumes: int = 0
+    config: dict[str, Any] = {}
+    code_version: str = ""
+    folded_batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trunk without batch norm, with what is needed to use it rightly."""
+
+    trunk: Trunk
+    input_spec: InputSpec
+    provenance: Provenance
+
+
+def write_backbone(path: Path, backbone: Backbone) -> None:
+    """Write ``backbone`` and read it back: a file that was written is a file that loads.
+
+    Raises:
+        ValueError: the trunk still has batch norms (``fold_batch_norm`` first).
+    """
+    trunk = backbone.trunk
+    if trunk.batch_norm:
+        raise ValueError(f"{path}: fold the batch norms before writing a backbone")
+    state: dict[str, Any] = {
+        "arch": trunk.arch,
+        "width": trunk.width,
+        "input_spec": backbone.input_spec.model_dump(mode="json"),
+        "provenance": backbone.provenance.model_dump(mode="json"),
+        **trunk.state_dict(),
+    }
+    write_checkpoint(path, state, "backbone")
+    again = read_backbone(path)
+    for name, tensor in trunk.state_dict().items():
+        assert torch.equal(again.trunk.state_dict()[name], tensor.cpu()), name
+    assert again.input_spec == backbone.input_spec
+
+
+def read_backbone(path: Path) -> Backbone:
+    """Read a backbone file; every tensor must fit the architecture that the file states.
+
+    Raises:
+        CheckpointRefused: damaged, of another kind, or with a tensor missing or misshapen.
+    """
+    state = read_checkpoint(path, "backbone")
+    trunk = Trunk(state.pop("arch"), state.pop("width"))
+    spec = InputSpec.model_validate(state.pop("input_spec"))
+    provenance = Provenance.model_validate(state.pop("provenance"))
+    try:
+        load_trunk(trunk, state, str(path))
+    except ValueError as error:
+        raise CheckpointRefused(str(error)) from error
+    return Backbone(trunk, spec, provenance)
+
+
+def read_imagenet_trunk(file: Path | None, arch: Architecture, width: float = 1.0) -> Backbone:
+    """Return an ImageNet trunk from torchvision's weights or from a local file of that layout.
+
+    Args:
+        file: ``vgg16-*.pth`` / ``alexnet-*.pth`` as torchvision stores it (read with
+            ``weights_only=True``), or a ``.safetensors`` of the same names; None: torchvision's
+            own cache or download.
+        arch: "vgg16" or "alexnet".
+        width: must be 1.0 for torchvision's own weights; a file may hold a narrower trunk.
+
+    Raises:
+        ValueError: the weights cannot be had, or do not fit; the message says what to do.
+    """
+    tensors = _read_torchvision_file(file) if file else _download_torchvision(arch, width)
+    source = str(file or f"torchvision {arch}")
+    names = torchvision_names(arch)
+    features = {name: t for name, t in tensors.items() if name.startswith("features.")}
+    if any(
+        t.ndim == 1 and f"{n.rsplit('.', 1)[0]}.running_mean" in tensors
+        for n, t in features.items()
+    ):
+        raise CheckpointRefused(f"{source}: has batch norms; expected plain {arch}")
+    if unknown := sorted(features.keys() - set(names.values())):
+        raise CheckpointRefused(
+            f"{source}: not {arch} of torchvision's layout ({unknown[0]} is unknown)"
+        )
+    trunk = Trunk(arch, width)
+    ours = {own: features[theirs] for own, theirs in names.items() if theirs in features}
+    try:
+        load_trunk(trunk, ours, source)
+    except ValueError as error:
+        raise CheckpointRefused(str(error)) from error
+    return Backbone(trunk, IMAGENET_INPUT, Provenance(init="imagenet"))
+
+
+def _read_torchvision_file(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise CheckpointRefused(f"{file}: no such file")
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise CheckpointRefused(f"{file}: not a whole safetensors file ({error})") from error
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, _unpickling_error()) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise CheckpointRefused(f"{file}: not a flat dictionary of tensors as torchvision saves it")
+    return dict(loaded)
+
+
+def _unpickling_error() -> type[Exception]:
+    import pickle  # only its error class: nothing is unpickled here
+
+    return pickle.UnpicklingError
+
+
+def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]:
+    from urllib.error import URLError
+
+    import torchvision
+
+    if width != 1.0:
+        raise ValueError(
+            f"ImageNet weights exist for width 1.0 only, not {width}; give a local file"
+        )
+    weights = {
+        "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
+        "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
+    }[arch]
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (URLError, OSError) as error:
+        raise ValueError(
+            f"torchvision's {arch} weights are not in its cache and cannot be fetched ({error}); "
+            f"download {weights.url} elsewhere and pass the file with --imagenet-weights"
+        ) from error

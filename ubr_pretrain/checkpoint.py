@@ -1,0 +1,171 @@
+"""Checkpoints and weight files: safetensors, written atomically, with their own SHA-256 inside.
+
+No file is ever unpickled. A checkpoint is one safetensors file: every tensor of a nested state
+under its path (``model.trunk.conv1_1.weight``), everything else as JSON in the metadata. safetensors
+has no checksum of its own (a flipped byte loads silently), so the digest of tensors and metadata is
+stored and checked on every read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT = 1
+"""Version of the layout described above."""
+
+_TENSOR = "$tensor"
+
+
+class CheckpointRefused(ValueError):  # noqa: N818
+    """A weight file that is damaged, of another kind, or made by another version."""
+
+
+@contextmanager
+def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` that replaces it, synced to disk, when the block ends.
+
+    After a crash at any moment ``path`` is either the old file or the whole new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any], kind: str) -> None:
+    """Write a nested state of tensors and plain values.
+
+    Args:
+        path: the file; replaced atomically.
+        state: nested dicts and lists of tensors, numbers, strings, booleans and None.
+        kind: what the file is ("ubr", "detector", "backbone"); a reader asks for it by name.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_split(state, "", tensors), allow_nan=False)
+    metadata = {"format": str(FORMAT), "kind": kind, "state": tree}
+    metadata["sha256"] = _digest(tensors, metadata)
+    with write_atomically(path) as file:
+        file.write(save(tensors, metadata))
+
+
+def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+    """Read back what ``write_checkpoint`` wrote, on the CPU.
+
+    Raises:
+        CheckpointRefused: not such a file, damaged, another ``kind``, or from a newer version.
+    """
+    metadata, tensors = _read(path)
+    if metadata.get("kind") != kind:
+        raise CheckpointRefused(f"{path}: is a {metadata.get('kind')!r} file, expected {kind!r}")
+    return _join(json.loads(metadata["state"]), tensors)
+
+
+def checkpoint_kind(path: Path) -> str:
+    """Return the ``kind`` of a weight file of ours, without reading its tensors."""
+    return _metadata(path)["kind"]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise CheckpointRefused(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointRefused(f"{path}: not a whole safetensors file ({error})") from error
+    if "sha256" not in metadata or "format" not in metadata:
+        raise CheckpointRefused(f"{path}: a safetensors file, but not a checkpoint of this project")
+    if int(metadata["format"]) > FORMAT:
+        raise CheckpointRefused(
+            f"{path}: layout {metadata['format']} is newer than the {FORMAT} that is read here"
+        )
+    return metadata
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    metadata = _metadata(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stored = metadata.pop("sha256")
+    if _digest(tensors, metadata) != stored:
+        raise CheckpointRefused(
+            f"{path}: E-CKPT-HASH  its SHA-256 does not fit: the file is damaged"
+        )
+    return metadata, tensors
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Move the tensors out of a nested value, leaving their paths behind."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        # JSON keys are strings; an optimizer's state is keyed by integers.
+        return {
+            "$dict": [
+                [key, _split(item, f"{name}.{key}" if name else str(key), tensors)]
+                for key, item in value.items()
+            ]
+        }
+    if isinstance(value, (list, tuple)):
+        return [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be stored in a checkpoint")
+
+
+def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _join(item, tensors) for key, item in value["$dict"]}
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    return value

@@ -1,0 +1,169 @@
+"""Frozen, checked configuration: pydantic models <- preset YAML <- --config YAML <- flags.
+
+Later sources win, key by key. Unknown keys, wrong types and impossible values end a command with
+one line and exit code 2, before any work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+MAX_YAML_BYTES = 1_000_000
+"""A configuration larger than this is not a configuration (and may be an alias bomb)."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of every configuration model: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def config_parser(
+    model: type[BaseModel], prog: str, description: str, presets: str | None = None
+) -> ArgumentParser:
+    """Return a parser with one flag a field (``--optim.lr``), ``--config`` and ``--preset``.
+
+    Args:
+        model: the configuration model; its defaults are the parser's.
+        prog: the command as users type it.
+        description: first lines of ``--help``.
+        presets: folder of YAML files below ``configs/`` that ``--preset NAME`` picks from.
+    """
+    parser = _OneLineParser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file of these keys.")
+    if presets is not None:
+        names = ", ".join(sorted(p.stem for p in configs_folder(presets).glob("*.yaml")))
+        parser.add_argument("--preset", type=str | None, help=f"One of: {names}.")
+    lists = {
+        name: item for name, field in model.model_fields.items() if (item := _item_type(field))
+    }
+    for name, item in lists.items():  # "--data A B" instead of "--data [A,B]"
+        field = model.model_fields[name]
+        parser.add_argument(
+            f"--{name}", nargs="*", type=item, default=list(field.default), help=field.description
+        )
+    parser.add_class_arguments(model, None, skip=set(lists))
+    return parser
+
+
+def _item_type(field: FieldInfo) -> Any:
+    """Return T where a field is a ``tuple[T, ...]``, else None."""
+    item = get_args(field.annotation)
+    return item[0] if get_origin(field.annotation) is tuple and item[1:] == (...,) else None
+
+
+class _OneLineParser(ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        del ex
+        text = " ".join(re.sub(r"For further information visit \S+", "", message).split())
+        refuse(self.prog, text)
+
+
+def parse_config(
+    parser: ArgumentParser,
+    model: type[Model],
+    argv: Sequence[str] | None,
+    presets: str | None = None,
+) -> tuple[Model, Namespace]:
+    """Parse flags into ``model``; return it with the arguments that are not the model's.
+
+    Exits with code 2 and one line on standard error where the input is refused.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if presets is not None:
+        arguments = _expand_preset(parser, arguments, presets)
+    parsed = parser.parse_args(arguments)
+    values = parsed.as_dict()
+    rest = Namespace(
+        **{key: values.pop(key) for key in list(values) if key not in model.model_fields}
+    )
+    try:
+        return model.model_validate(values), rest
+    except ValidationError as error:
+        refuse(parser.prog, first_problem(error))
+
+
+def _expand_preset(parser: ArgumentParser, arguments: list[str], presets: str) -> list[str]:
+    """Replace ``--preset NAME`` by ``--config FILE`` in front, so that all else overrides it."""
+    with contextlib.suppress(ValueError):
+        at = arguments.index("--preset")
+        if at + 1 < len(arguments):
+            arguments[at : at + 2] = [f"--preset={arguments[at + 1]}"]
+    names = [a.removeprefix("--preset=") for a in arguments if a.startswith("--preset=")]
+    if not names:
+        return arguments
+    file = configs_folder(presets) / f"{names[-1]}.yaml"
+    if "/" in names[-1] or not file.is_file():
+        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml")))
+        refuse(parser.prog, f"--preset {names[-1]}: not one of {known}")
+    return [f"--config={file}", *(a for a in arguments if not a.startswith("--preset="))]
+
+
+def configs_folder(name: str) -> Path:
+    """Return the folder of presets, in a checkout or in an installed package."""
+    here = Path(__file__).resolve().parent
+    for root in (here / "configs", here.parent / "configs"):
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(f"the presets configs/{name} were not installed with the package")
+
+
+def read_config(path: Path, model: type[Model]) -> Model:
+    """Read one YAML file into ``model``.
+
+    Raises:
+        ValueError: not YAML, larger than ``MAX_YAML_BYTES``, or refused by the model.
+    """
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_YAML_BYTES} bytes, not a configuration")
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_problem(error)}") from error
+
+
+def config_to_yaml(config: BaseModel) -> str:
+    """Return the YAML from which ``read_config`` makes an equal configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def config_differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return one line ``key: a -> b`` for every leaf in which two dumped configurations differ."""
+    lines: list[str] = []
+    for key in dict.fromkeys([*a, *b]):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += config_differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left} -> {right}")
+    return lines
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first complaint of pydantic as ``key.path: rule (got value)``."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (got {problem['input']!r})"[:500]
+
+
+def refuse(prog: str, message: str) -> NoReturn:
+    """End a command with one line on standard error and exit code 2."""
+    print(f"{prog}: error: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,137 @@
+"""The record of a run: ``metrics.jsonl``, TensorBoard, ``train.log``, and one progress line.
+
+``metrics.jsonl`` holds nothing that depends on the clock, so two equal runs write equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.runtime import to_json
+
+PLAIN_LINE_EVERY_S = 15.0
+
+
+class Journal:
+    """Writes what happens, as it happens.
+
+    Args:
+        folder: the run folder.
+        start_iteration: iterations already done; later records of an interrupted run are dropped.
+        num_iterations: the end, for the bar and the ETA.
+        enabled: False on all ranks but the first: nothing is written or shown.
+    """
+
+    def __init__(
+        self, folder: Path, start_iteration: int, num_iterations: int, *, enabled: bool = True
+    ) -> None:
+        self.enabled = enabled
+        if not enabled:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = folder / "metrics.jsonl"
+        keep = [r for r in read_metrics(self._file) if r["iteration"] <= start_iteration]
+        with write_atomically(self._file, "w") as file:
+            file.writelines(to_json(record) + "\n" for record in keep)
+        self._metrics = self._file.open("a", encoding="utf-8", newline="\n")
+        self._log = (folder / "train.log").open("a", encoding="utf-8", newline="\n")
+        self._board = SummaryWriter(str(folder / "tb"), purge_step=start_iteration + 1)
+        self._start, self._end = start_iteration, num_iterations
+        self._began_s = self._last_line_s = time.monotonic()
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.completed}/{task.total}"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=num_iterations, completed=start_iteration)
+            self._bar.start()
+
+    def record(self, iteration: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Append one JSON line and its numbers to TensorBoard.
+
+        Args:
+            iteration: iterations done.
+            kind: "train", "val" or the like; the prefix of the TensorBoard tags.
+            values: plain numbers, strings, lists; NaN is refused.
+        """
+        if not self.enabled:
+            return
+        self._metrics.write(to_json({"iteration": iteration, "kind": kind, **values}) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                self._board.add_scalar(f"{kind}/{name}", value, iteration)
+
+    def progress(self, iteration: int, text: str) -> None:
+        """Move the bar, or print a plain line every now and then where there is no terminal."""
+        if not self.enabled:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=iteration, description=text)
+            return
+        now = time.monotonic()
+        if now - self._last_line_s >= PLAIN_LINE_EVERY_S or iteration == self._end:
+            self._last_line_s = now
+            done = max(1, iteration - self._start)
+            eta_s = (now - self._began_s) / done * (self._end - iteration)
+            self.say(f"{iteration}/{self._end}  eta {_clock(eta_s)}  {text}")
+
+    def say(self, text: str) -> None:
+        """Print a line and keep it in ``train.log``."""
+        if not self.enabled:
+            return
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._log.write(text + "\n")
+        self._log.flush()
+
+    def sync(self) -> None:
+        """Force ``metrics.jsonl`` to disk; called before a checkpoint that counts on it."""
+        if self.enabled:
+            os.fsync(self._metrics.fileno())
+            self._board.flush()
+
+    def close(self) -> None:
+        """End the bar and close the files."""
+        if not self.enabled:
+            return
+        if self._bar is not None:
+            self._bar.stop()
+        self._metrics.close()
+        self._log.close()
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the records of ``metrics.jsonl``; a line cut off by a crash ends the list."""
+    records: list[dict[str, Any]] = []
+    if not path.is_file():
+        return records
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,136 @@
+"""The folder of one run: who may write it, what it was asked to do, whether it can go on.
+
+Layout: ``config.yaml`` (rerunning it reproduces the run), ``run.json`` (versions, device, data
+hash, wall time, status), ``train.log``, ``metrics.jsonl``, ``tb/``, ``checkpoints/``, pictures.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.config import config_differences, config_to_yaml, read_config
+from ubr_pretrain.runtime import to_json
+
+LOCK = ".lock"
+
+
+class RunFolderRefused(ValueError):  # noqa: N818
+    """A folder that this run must not write: taken, foreign, finished, or with nothing to resume."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A locked run folder."""
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that validated best."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return ``run.json``, empty where there is none yet."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+    def update_manifest(self, **entries: Any) -> None:
+        """Add entries to ``run.json``, atomically."""
+        text = to_json(self.read_manifest() | entries, indent=2)
+        with write_atomically(self.path / "run.json", "w") as file:
+            file.write(text + "\n")
+
+
+@contextmanager
+def open_run_folder(
+    out: Path, config: BaseModel, *, resume: bool = False, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """Create or reopen the folder of a run, and hold its lock.
+
+    The same command continues an interrupted run: a folder whose ``config.yaml`` equals ``config``
+    and whose run has not finished is taken up where it stopped. ``resume`` insists on that (an
+    error where there is nothing to resume); ``overwrite`` starts anew.
+
+    Raises:
+        RunFolderRefused: not a folder or not writable; held by a live run; files of another run or
+            of none; another configuration (the differences are named); already finished.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunFolderRefused(f"--out {out}: is a file, not a folder")
+    if resume and not (out / "config.yaml").is_file():
+        raise RunFolderRefused(f"--resume: nothing to resume in {out} (no config.yaml there)")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunFolderRefused(f"--out {out}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when we die
+        except OSError as error:
+            lock.seek(0)
+            raise RunFolderRefused(f"--out {out}: held by a live run ({lock.read()})") from error
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()}")
+        lock.flush()
+        folder = RunFolder(out)
+        if overwrite:
+            _empty(out)
+        _require_same_run(folder, config)
+        for stale in [*out.rglob(".*.part")]:  # left by a kill in the middle of a write
+            stale.unlink()
+        if not (out / "config.yaml").is_file():
+            with write_atomically(out / "config.yaml", "w") as file:
+                file.write(config_to_yaml(config))
+        yield folder
+
+
+def _require_same_run(folder: RunFolder, config: BaseModel) -> None:
+    out = folder.path
+    saved = out / "config.yaml"
+    if not saved.is_file():
+        if others := sorted(p.name for p in out.iterdir() if p.name != LOCK):
+            raise RunFolderRefused(
+                f"--out {out}: not empty ({others[0]}) and not a run; use --overwrite or a new folder"
+            )
+        return
+    before = read_config(saved, type(config))
+    # The saved file went through YAML; send ours the same way so that equal means equal.
+    differences = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    if differences:
+        raise RunFolderRefused(
+            f"--out {out}: holds a run of another configuration ({'; '.join(differences[:5])}); "
+            "use --overwrite or a new folder"
+        )
+    if folder.read_manifest().get("status") == "finished":
+        raise RunFolderRefused(
+            f"--out {out}: this run has finished; use --overwrite or a new folder"
+        )
+
+
+def _empty(out: Path) -> None:
+    if not (out / "config.yaml").is_file() and any(p.name != LOCK for p in out.iterdir()):
+        raise RunFolderRefused(f"--overwrite {out}: not a run folder, so nothing is deleted")
+    for child in out.iterdir():
+        if child.name == LOCK:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()

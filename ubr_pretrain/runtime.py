@@ -1,0 +1,171 @@
+"""What any run needs from the machine: a device, seeds, a process group, and a clean way to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import metadata
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+PACKAGES = ("torch", "torchvision", "numpy", "SimpleITK", "pydicom", "opencv-python-headless")
+RANK_TIMEOUT_S = 60.0
+"""A rank that is silent this long has died; the others stop (gloo and nccl)."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers: one process, or those that torchrun started."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return every rank's ``value``, in rank order, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def require_equal(self, value: Any, what: str) -> None:
+        """Stop all ranks where they do not agree on ``value``.
+
+        Raises:
+            RuntimeError: naming ``what`` and the ranks' values.
+        """
+        values = self.gather_objects(value)
+        if any(other != values[0] for other in values):
+            raise RuntimeError(f"the ranks do not agree on {what}: {values}")
+
+
+@contextmanager
+def start_ranks(device: str = "auto") -> Iterator[Ranks]:
+    """Join torchrun's process group where there is one, choose the device, and leave at the end.
+
+    Args:
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: CUDA was asked for and is not there.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device}: no CUDA device is available")
+    if wanted == "cuda":
+        wanted = f"cuda:{local_rank}"
+    chosen = torch.device(wanted)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world_size == 1:
+        yield Ranks(0, 1, chosen)
+        return
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=RANK_TIMEOUT_S))
+    try:
+        yield Ranks(dist.get_rank(), world_size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and keep cuDNN to deterministic kernels."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (libraries below draw from it)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Return a generator for a counter such as (seed, iteration, group).
+
+    Counter-based: what is drawn at iteration k does not depend on how the run got there, so a
+    resumed run and any number of ranks draw the same.
+    """
+    return np.random.default_rng(np.random.SeedSequence(list(key)))
+
+
+class StopRequest:
+    """SIGTERM, SIGINT or SIGUSR1 asked the run to end; a second SIGINT ends it at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Note the signal (this object is the handler)."""
+        if self.signal == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    @property
+    def exit_code(self) -> int:
+        """130 after SIGINT, 143 after SIGTERM, 138 after SIGUSR1; 0 where nothing came."""
+        return 128 + self.signal if self.signal else 0
+
+    def on_any_rank(self, ranks: Ranks) -> bool:
+        """Whether any rank was asked to stop, so that all stop at the same iteration."""
+        if ranks.world_size == 1:
+            return self.signal is not None
+        flag = torch.tensor([self.signal or 0], device=ranks.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        if flag.item() and self.signal is None:
+            self.signal = int(flag.item())
+        return self.signal is not None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn signals into a flag that the loop looks at once an iteration."""
+    request = StopRequest()
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {number: signal.signal(number, request) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return versions and hardware for ``run.json``; no host name, no user, no path."""
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in PACKAGES},
+        "project": version("ct-body-part-transfer"),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Dump JSON in which a NaN is an error, never a bare ``NaN``."""
+    return json.dumps(value, indent=indent, allow_nan=False, default=str)
