@@ -6,11 +6,14 @@ the metadata, so that any safetensors reader can open it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
@@ -40,7 +43,7 @@ class Provenance(Config):
     iterations: int = 0
     data_sha256: str = ""
     num_volumes: int = 0
-    config: dict[str, Any] = {}
+    config: Mapping[str, Any] = Field(default_factory=dict)
     code_version: str = ""
     folded_batch_norm: bool = False
 
@@ -111,15 +114,10 @@ def read_imagenet_trunk(file: Path | None, arch: Architecture, width: float = 1.
     source = str(file or f"torchvision {arch}")
     names = torchvision_names(arch)
     features = {name: t for name, t in tensors.items() if name.startswith("features.")}
-    if any(
-        t.ndim == 1 and f"{n.rsplit('.', 1)[0]}.running_mean" in tensors
-        for n, t in features.items()
-    ):
+    if any(name.endswith("running_mean") for name in features):
         raise CheckpointRefused(f"{source}: has batch norms; expected plain {arch}")
     if unknown := sorted(features.keys() - set(names.values())):
-        raise CheckpointRefused(
-            f"{source}: not {arch} of torchvision's layout ({unknown[0]} is unknown)"
-        )
+        raise CheckpointRefused(f"{source}: not torchvision's {arch} ({unknown[0]} is unknown)")
     trunk = Trunk(arch, width)
     ours = {own: features[theirs] for own, theirs in names.items() if theirs in features}
     try:
@@ -142,18 +140,12 @@ def _read_torchvision_file(file: Path) -> dict[str, Tensor]:
             raise CheckpointRefused(f"{file}: not a whole safetensors file ({error})") from error
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, _unpickling_error()) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise CheckpointRefused(f"{file}: not a flat dictionary of tensors as torchvision saves it")
     return dict(loaded)
-
-
-def _unpickling_error() -> type[Exception]:
-    import pickle  # only its error class: nothing is unpickled here
-
-    return pickle.UnpicklingError
 
 
 def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]:
@@ -162,9 +154,7 @@ def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]
     import torchvision
 
     if width != 1.0:
-        raise ValueError(
-            f"ImageNet weights exist for width 1.0 only, not {width}; give a local file"
-        )
+        raise ValueError(f"no ImageNet weights exist for width {width}; pass a local file")
     weights = {
         "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
         "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,

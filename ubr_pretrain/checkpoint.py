@@ -1,9 +1,9 @@
 """Checkpoints and weight files: safetensors, written atomically, with their own SHA-256 inside.
 
 No file is ever unpickled. A checkpoint is one safetensors file: every tensor of a nested state
-under its path (``model.trunk.conv1_1.weight``), everything else as JSON in the metadata. safetensors
-has no checksum of its own (a flipped byte loads silently), so the digest of tensors and metadata is
-stored and checked on every read.
+under its path (``model.trunk.conv1_1.weight``), everything else as JSON in the metadata.
+safetensors has no checksum of its own (a flipped byte loads silently), so the digest of tensors
+and metadata is stored and checked on every read.
 """
 
 from __future__ import annotations
@@ -126,9 +126,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     stored = metadata.pop("sha256")
     if _digest(tensors, metadata) != stored:
-        raise CheckpointRefused(
-            f"{path}: E-CKPT-HASH  its SHA-256 does not fit: the file is damaged"
-        )
+        raise CheckpointRefused(f"{path}: E-CKPT-HASH  SHA-256 does not fit: the file is damaged")
     return metadata, tensors
 
 

@@ -6,6 +6,7 @@ one line and exit code 2, before any work.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -78,7 +79,7 @@ def parse_config(
     model: type[Model],
     argv: Sequence[str] | None,
     presets: str | None = None,
-) -> tuple[Model, Namespace]:
+) -> tuple[Model, argparse.Namespace]:
     """Parse flags into ``model``; return it with the arguments that are not the model's.
 
     Exits with code 2 and one line on standard error where the input is refused.
@@ -88,7 +89,7 @@ def parse_config(
         arguments = _expand_preset(parser, arguments, presets)
     parsed = parser.parse_args(arguments)
     values = parsed.as_dict()
-    rest = Namespace(
+    rest = argparse.Namespace(
         **{key: values.pop(key) for key in list(values) if key not in model.model_fields}
     )
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 AIR_HU = -1024
-"""What lies outside the scanned field, and the lowest value kept (stored paddings go down to -3024)."""
+"""Outside the scanned field, and the lowest value kept (stored paddings go down to -3024)."""
 
 MAX_HU = 3071
 """Top of the 12-bit scale on which CT scanners store HU."""
@@ -79,7 +80,7 @@ class InputSpec(BaseModel):
 
 
 IMAGENET_INPUT = InputSpec(scale=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""What torchvision's ImageNet weights were trained on (torchvision.models.VGG16_Weights), CT window."""
+"""What torchvision's ImageNet weights were trained on (VGG16_Weights), with the CT window."""
 
 
 class VolumeRefused(ValueError):  # noqa: N818  (a refusal is the field's word, not an error of ours)
@@ -164,4 +165,4 @@ def contiguous_runs(z_mm: NDArray[np.float64], step_mm: float) -> tuple[range, .
     """
     broken = np.abs(np.diff(z_mm) - step_mm) > STEP_TOLERANCE * step_mm
     edges = [0, *(np.flatnonzero(broken) + 1).tolist(), len(z_mm)]
-    return tuple(range(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a)
+    return tuple(range(a, b) for a, b in pairwise(edges) if b > a)

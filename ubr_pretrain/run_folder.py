@@ -26,7 +26,7 @@ LOCK = ".lock"
 
 
 class RunFolderRefused(ValueError):  # noqa: N818
-    """A folder that this run must not write: taken, foreign, finished, or with nothing to resume."""
+    """A folder this run must not write: taken, foreign, finished, or with nothing to resume."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _require_same_run(folder: RunFolder, config: BaseModel) -> None:
     if not saved.is_file():
         if others := sorted(p.name for p in out.iterdir() if p.name != LOCK):
             raise RunFolderRefused(
-                f"--out {out}: not empty ({others[0]}) and not a run; use --overwrite or a new folder"
+                f"--out {out}: not empty ({others[0]}) and not a run; use a new folder"
             )
         return
     before = read_config(saved, type(config))
@@ -119,9 +119,7 @@ def _require_same_run(folder: RunFolder, config: BaseModel) -> None:
             "use --overwrite or a new folder"
         )
     if folder.read_manifest().get("status") == "finished":
-        raise RunFolderRefused(
-            f"--out {out}: this run has finished; use --overwrite or a new folder"
-        )
+        raise RunFolderRefused(f"--out {out}: this run has finished; use --overwrite or another")
 
 
 def _empty(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""What any run needs from the machine: a device, seeds, a process group, and a clean way to stop."""
+"""What any run needs from the machine: a device, seeds, a process group, a clean way to stop."""
 
 from __future__ import annotations
 
