@@ -60,6 +60,8 @@ class InputSpec(BaseModel):
         mean: subtracted, per channel, in grey values.
         std: divided by, per channel, in grey values.
         size_px: side of the square slice that the body-part regressor reads.
+        fov_mm: the square covers this many millimetres around the image centre, so that a body has
+            one size whatever the field of view; None: the whole image (the paper).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,11 +71,14 @@ class InputSpec(BaseModel):
     mean: tuple[float, float, float] = (50.0, 50.0, 50.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     size_px: int = 128
+    fov_mm: float | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> InputSpec:
         if not self.scale > 0 or not all(s > 0 for s in self.std):
             raise ValueError(f"scale {self.scale} and std {self.std} must be > 0")
+        if self.fov_mm is not None and not self.fov_mm > 0:
+            raise ValueError(f"fov_mm {self.fov_mm} must be > 0")
         if self.size_px < 32:
             raise ValueError(f"size_px {self.size_px}: conv5 of VGG-16 needs at least 32 pixels")
         return self
