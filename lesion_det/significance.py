@@ -33,6 +33,8 @@ from ubr_pretrain.config import Config
 NUM_SAMPLES = 9999
 CONFIDENCE = 0.95
 ALPHA = 0.05
+MIN_SEEDS = 3
+"""Fewer runs an arm cannot tell a start from its luck."""
 
 Verdict = Literal["supported", "not resolved", "contradicted"]
 
@@ -102,18 +104,15 @@ class ClaimVerdict(Config):
     better: str
     worse: str
     verdict: Verdict
+    reason: str
     difference: float | None
     p_holm: float | None
 
 
 def pooled_recall(arm: ArmHits, rng: np.random.Generator) -> Interval:
     """Return the recall over all seeds of an arm with its interval."""
-    if arm.hits.size == 0:
-        return Interval(value=None, low=None, high=None, note="no lesions")
-    value = float(arm.hits.mean())
-    samples, note = _bootstrap(arm.hits.astype(np.float64), arm.patient_index, rng)
-    low, high = _percentiles(samples)
-    return Interval(value=value, low=low, high=high, note=note)
+    interval, _ = _estimate(arm.hits.astype(np.float64), arm.patient_index, rng)
+    return interval
 
 
 def pair_difference(
@@ -130,22 +129,15 @@ def pair_difference(
     rows_a = [arm_a.seeds.index(seed) for seed in seeds]
     rows_b = [arm_b.seeds.index(seed) for seed in seeds]
     difference = arm_a.hits[rows_a].astype(np.float64) - arm_b.hits[rows_b].astype(np.float64)
-
-    def result(
-        value: float | None, low: float | None, high: float | None, p: float | None, note: str
-    ) -> PairDifference:
-        per_seed = tuple(difference.mean(axis=1).tolist()) if difference.size else ()
-        return PairDifference(
-            a=name_a, b=name_b, seeds=seeds, per_seed=per_seed,
-            value=value, low=low, high=high, p=p, note=note,
-        )  # fmt: skip
-
-    if difference.size == 0:
-        return result(None, None, None, None, "no lesions" if seeds else "no seed in common")
-    samples, note = _bootstrap(difference, arm_a.patient_index, rng)
-    low, high = _percentiles(samples)
-    p = None if samples is None else _two_sided_p(samples)
-    return result(float(difference.mean()), low, high, p, note)
+    interval, p = _estimate(difference, arm_a.patient_index, rng)
+    return PairDifference(
+        a=name_a,
+        b=name_b,
+        seeds=seeds,
+        per_seed=tuple(difference.mean(axis=1).tolist()) if difference.size else (),
+        p=p,
+        **interval.model_dump(),
+    )
 
 
 def all_pairs(arms: Mapping[str, ArmHits], rng: np.random.Generator) -> list[PairDifference]:
@@ -172,59 +164,77 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def judge_claims(pairs: Sequence[PairDifference]) -> list[ClaimVerdict]:
     """Return a verdict on each claim whose two arms were compared.
 
-    "supported": better by more than chance (Holm-corrected p < 0.05); "contradicted": worse by
-    more than chance; else "not resolved", also where p is undefined.
+    "supported": better by more than chance (Holm-corrected p < 0.05) over at least ``MIN_SEEDS``
+    seeds; "contradicted": worse in the same way; else "not resolved", with the reason.
     """
     verdicts = []
     for better, worse, words in CLAIMS:
         for pair in pairs:
-            if {pair.a, pair.b} != {better, worse}:
-                continue
-            sign = 1.0 if pair.a == better else -1.0
-            difference = None if pair.value is None else sign * pair.value
-            verdict: Verdict = "not resolved"
-            if difference is not None and pair.p_holm is not None and pair.p_holm < ALPHA:
-                verdict = "supported" if difference > 0 else "contradicted"
-            verdicts.append(
-                ClaimVerdict(
-                    claim=words,
-                    better=better,
-                    worse=worse,
-                    verdict=verdict,
-                    difference=difference,
-                    p_holm=pair.p_holm,
-                )  # fmt: skip
-            )
+            if {pair.a, pair.b} == {better, worse}:
+                sign = 1.0 if pair.a == better else -1.0
+                difference = None if pair.value is None else sign * pair.value
+                verdict, reason = _verdict(difference, pair)
+                verdicts.append(
+                    ClaimVerdict(
+                        claim=words,
+                        better=better,
+                        worse=worse,
+                        verdict=verdict,
+                        reason=reason,
+                        difference=difference,
+                        p_holm=pair.p_holm,
+                    )
+                )
     return verdicts
+
+
+def _verdict(difference: float | None, pair: PairDifference) -> tuple[Verdict, str]:
+    if difference is None or pair.p_holm is None:
+        return "not resolved", pair.note
+    if pair.p_holm >= ALPHA:
+        return "not resolved", f"Holm-corrected p = {pair.p_holm:.2g}, not below {ALPHA}"
+    if len(pair.seeds) < MIN_SEEDS:
+        return "not resolved", f"{len(pair.seeds)} seeds; a verdict needs {MIN_SEEDS}"
+    return (
+        "supported" if difference > 0 else "contradicted",
+        f"Holm-corrected p = {pair.p_holm:.2g}, {len(pair.seeds)} seeds",
+    )
+
+
+def _estimate(
+    values: Float64[np.ndarray, "S L"],
+    patient_index: Int64[np.ndarray, " L"],
+    rng: np.random.Generator,
+) -> tuple[Interval, float | None]:
+    """Return the mean of ``values`` with its interval, and p against 0."""
+    if values.size == 0:
+        note = "no lesions" if len(values) else "no seed in common"
+        return Interval(value=None, low=None, high=None, note=note), None
+    value = float(values.mean())
+    if len(np.unique(patient_index)) < 2:
+        note = "interval undefined: the lesions are of one patient"
+        return Interval(value=value, low=None, high=None, note=note), None
+    samples = _bootstrap(values, patient_index, rng)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail]).tolist()
+    note = "one seed: the spread of training is not in the interval" if len(values) == 1 else ""
+    return Interval(value=value, low=low, high=high, note=note), _two_sided_p(samples)
 
 
 def _bootstrap(
     values: Float64[np.ndarray, "S L"],
     patient_index: Int64[np.ndarray, " L"],
     rng: np.random.Generator,
-) -> tuple[Float64[np.ndarray, " B"] | None, str]:
-    """Resample seeds and patients; return the B means, or None and the reason."""
+) -> Float64[np.ndarray, " B"]:
+    """Return the means of B resamples of seeds and patients."""
     patients, patient_of_lesion = np.unique(patient_index, return_inverse=True)
-    if len(patients) < 2:
-        return None, "undefined: the lesions are of one patient"
     num_seeds, num_patients = len(values), len(patients)
     sums = np.stack([np.bincount(patient_of_lesion, weights=row) for row in values])  # [S, P]
     lesions = np.bincount(patient_of_lesion)
     drawn = rng.multinomial(num_patients, np.full(num_patients, 1 / num_patients), NUM_SAMPLES)
     drawn_seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), NUM_SAMPLES)
     per_seed = (drawn @ sums.T) / (drawn @ lesions)[:, None]  # [B, S]
-    note = "one seed: the spread of training is not in the interval" if num_seeds == 1 else ""
-    return (per_seed * drawn_seeds).sum(axis=1) / num_seeds, note
-
-
-def _percentiles(
-    samples: Float64[np.ndarray, " B"] | None,
-) -> tuple[float | None, float | None]:
-    if samples is None:
-        return None, None
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(samples, [tail, 1 - tail])
-    return float(low), float(high)
+    return (per_seed * drawn_seeds).sum(axis=1) / num_seeds
 
 
 def _two_sided_p(samples: Float64[np.ndarray, " B"]) -> float:
