@@ -1,0 +1,164 @@
+"""The header of an NRRD file (attached or detached), with nothing left to a default.
+
+Reference:
+    "Definition of NRRD File Format", https://teem.sourceforge.net/nrrd/format.html.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.volume_header import VolumeHeader, neighbour, shape_of, unit_rows
+
+MAX_LINE_BYTES = 1 << 16
+MAX_LINES = 10_000
+
+VOXEL_TYPES = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int",
+           "int64", "int64_t"),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}  # fmt: skip
+
+SPACES_TO_LPS = {
+    ("left-posterior-superior", "lps"): (1.0, 1.0, 1.0),
+    ("right-anterior-superior", "ras"): (-1.0, -1.0, 1.0),
+    ("left-anterior-superior", "las"): (1.0, -1.0, 1.0),
+}
+
+SPATIAL_KINDS = {"domain", "space", "???", "none"}
+COLOUR_KINDS = {"rgb-color", "rgba-color", "hsv-color", "xyz-color", "vector", "list", "2-vector",
+                "3-vector", "4-vector", "complex", "point", "normal"}  # fmt: skip
+
+
+def read_nrrd_header(stream: BinaryIO, path: Path) -> VolumeHeader:
+    """Parse and check the header; ``stream`` is left at the first byte behind it.
+
+    Raises:
+        VolumeRefused: E-HEADER, E-DIM, E-4D, E-RGB, E-CODEC, E-SPACING, E-GEOM, E-UNSAFE.
+    """
+    fields = _fields(stream, path)
+    sides = tuple(_whole_numbers(fields, "sizes", path))
+    if _whole_numbers(fields, "dimension", path) != [len(sides)]:
+        raise VolumeRefused(
+            "E-HEADER", path, f"dimension {fields['dimension']}, but {len(sides)} sizes"
+        )
+    kinds = fields.get("kinds", "").lower().split()
+    if len(kinds) == len(sides) and COLOUR_KINDS.intersection(kinds):
+        raise VolumeRefused("E-RGB", path, f"kinds {' '.join(kinds)}: more than one value a voxel")
+    shape = shape_of(path, sides)
+    encoding = fields.get("encoding", "").lower()
+    if encoding not in ("raw", "gzip", "gz"):
+        raise VolumeRefused(
+            "E-CODEC", path, f"encoding {encoding!r} is not read", "store it raw or with gzip"
+        )
+    for skip in ("lineskip", "byteskip"):
+        if fields.get(skip, "0") != "0":
+            raise VolumeRefused("E-CODEC", path, f"{skip} {fields[skip]} is not read")
+    vectors = _space_vectors(fields, len(sides), path)
+    data_file = fields.get("datafile")
+    return VolumeHeader(
+        shape=shape,
+        dtype=_voxel_type(fields, path),
+        axes_lps=None if vectors is None else unit_rows(path, vectors),
+        spacing_mm=_spacing(fields, vectors, path),
+        zipped=encoding != "raw",
+        data_file=None if data_file is None else neighbour(path, data_file),
+    )
+
+
+def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
+    """Return the ``name: value`` lines up to the empty line, names in lower case without blanks."""
+    fields: dict[str, str] = {}
+    stream.readline(MAX_LINE_BYTES)
+    for _ in range(MAX_LINES):
+        line = stream.readline(MAX_LINE_BYTES)
+        text = line.rstrip(b"\r\n").decode("utf-8", errors="replace")
+        if not text:
+            return fields
+        name, colon, value = text.partition(": ")
+        if text.startswith("#") or ":=" in name or not colon:  # a comment, or a key of the user
+            continue
+        name = name.replace(" ", "").lower()
+        if name in fields:
+            raise VolumeRefused("E-HEADER", path, f"field {name!r} is given twice")
+        fields[name] = value.strip()
+    raise VolumeRefused("E-HEADER", path, f"the header has more than {MAX_LINES} lines")
+
+
+def _whole_numbers(fields: dict[str, str], name: str, path: Path) -> list[int]:
+    try:
+        return [int(word) for word in fields[name].split()]
+    except (KeyError, ValueError) as error:
+        raise VolumeRefused(
+            "E-HEADER", path, f"{name} is {fields.get(name, 'missing')!r}, not whole numbers"
+        ) from error
+
+
+def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[np.generic]:
+    name = fields.get("type", "").lower()
+    for code, names in VOXEL_TYPES.items():
+        if name in names:
+            order = {"little": "<", "big": ">"}.get(fields.get("endian", "").lower())
+            if order is None and code[1] != "1":
+                raise VolumeRefused("E-HEADER", path, f"type {name}, but no endian little or big")
+            return np.dtype(f"{order or '<'}{code}")
+    raise VolumeRefused("E-HEADER", path, f"type {name!r} is no real voxel type")
+
+
+def _space_vectors(
+    fields: dict[str, str], num_sides: int, path: Path
+) -> NDArray[np.float64] | None:
+    """Return the k, j, i steps in mm, LPS; None where the file states no directions."""
+    if "spacedirections" not in fields:
+        return None
+    space = fields.get("space", "").lower()
+    signs = next((s for names, s in SPACES_TO_LPS.items() if space in names), None)
+    if signs is None:
+        raise VolumeRefused("E-GEOM", path, f"space {space!r} is not LPS, RAS or LAS")
+    units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
+    if any(unit.lower() not in ("mm", "millimeter", "millimeters", "") for unit in units):
+        raise VolumeRefused("E-SPACING", path, f"space units {fields['spaceunits']} are not mm")
+    words = re.findall(r"\(([^)]*)\)", fields["spacedirections"])
+    try:
+        vectors = np.array([[float(x) for x in word.split(",")] for word in words])
+    except ValueError:
+        vectors = np.empty((0, 0))
+    if vectors.shape != (3, 3) or num_sides != 3:
+        raise VolumeRefused(
+            "E-GEOM",
+            path,
+            f"space directions {fields['spacedirections']!r} are not three vectors for three axes",
+        )
+    return np.array((vectors * signs)[::-1])
+
+
+def _spacing(
+    fields: dict[str, str], vectors: NDArray[np.float64] | None, path: Path
+) -> tuple[float, float, float] | None:
+    """Return the k, j, i spacing from the directions, or from a bare ``spacings`` line."""
+    if vectors is not None:
+        steps = np.linalg.norm(vectors, axis=1).tolist()
+    elif "spacings" in fields:
+        try:
+            steps = [float(word) for word in fields["spacings"].split()][::-1]
+        except ValueError:
+            steps = []
+        if len(steps) != 3:
+            raise VolumeRefused("E-SPACING", path, f"spacings {fields['spacings']!r}")
+    else:
+        return None
+    return steps[0], steps[1], steps[2]
