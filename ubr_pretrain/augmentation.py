@@ -15,40 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from ubr_pretrain.config import Config
 from ubr_pretrain.ct import AIR_HU
-
-
-class Augmentation(Config):
-    """Ranges of the random views; all zero is no augmentation.
-
-    Deviation: the paper names none and the released code crops one random patch a slice.
-
-    Attributes:
-        scale: size factor drawn log-uniformly from 1 / (1 + scale) .. 1 + scale.
-        shift: translation, as a fraction of the image side, uniform in +- shift.
-        rotate_deg: rotation, uniform in +- rotate_deg.
-        flip: chance of a left-right flip.
-        contrast: HU are multiplied by 1 +- contrast around 0 HU (contrast agent, calibration).
-        offset_hu: added, uniform in +- offset_hu.
-        noise_hu: standard deviation of added noise, uniform in 0 .. noise_hu.
-    """
-
-    scale: float = Field(0.0, ge=0, le=1)
-    shift: float = Field(0.0, ge=0, le=0.5)
-    rotate_deg: float = Field(0.0, ge=0, le=180)
-    flip: float = Field(0.0, ge=0, le=1)
-    contrast: float = Field(0.0, ge=0, lt=1)
-    offset_hu: float = Field(0.0, ge=0)
-    noise_hu: float = Field(0.0, ge=0)
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether nothing is changed."""
-        return not any(self.model_dump().values())
+from ubr_pretrain.ubr_config import Augmentation
 
 
 def augment_groups(

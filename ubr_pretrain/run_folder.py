@@ -45,6 +45,11 @@ class RunFolder:
         """The checkpoint that validated best."""
         return self.path / "checkpoints" / "best.safetensors"
 
+    @property
+    def progress_picture(self) -> Path:
+        """The curves of the training so far."""
+        return self.path / "progress.png"
+
     def read_manifest(self) -> dict[str, Any]:
         """Return ``run.json``, empty where there is none yet."""
         file = self.path / "run.json"

@@ -21,8 +21,8 @@ import torch
 import torch.distributed as dist
 
 PACKAGES = ("torch", "torchvision", "numpy", "SimpleITK", "pydicom", "opencv-python-headless")
-RANK_TIMEOUT_S = 60.0
-"""A rank that is silent this long has died; the others stop (gloo and nccl)."""
+RANK_TIMEOUT_S = 600.0
+"""A rank silent this long (decoding its share of a cohort included) has died; the others stop."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,32 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every rank got here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def sum_number(self, value: float) -> float:
+        """Return the sum of every rank's ``value``."""
+        return float(sum(self.gather_objects(value)))
+
+    def sum_gradients(self, module: torch.nn.Module) -> None:
+        """Replace every gradient by its sum over the ranks, in one message.
+
+        Each rank divides its loss by the global number of terms, so the sum is the gradient that
+        one process with the whole batch would have.
+        """
+        if self.world_size == 1:
+            return
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in zeros])
+        dist.all_reduce(flat)
+        for parameter, part in zip(
+            parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter).clone()
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return every rank's ``value``, in rank order, on every rank."""

@@ -1,0 +1,96 @@
+"""From slices to scores, and what a curve of scores says about a volume.
+
+Shapes:
+    z: slices of a volume, superior -> inferior; S: ``InputSpec.size_px``.
+
+Reference:
+    Yan, Lu, Summers, ISBI 2018, Section 3 (r between slice index and score; r < 0.99 is abnormal).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int16
+from numpy import ndarray
+from scipy.stats import spearmanr
+
+from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.network_input import network_input
+from ubr_pretrain.regressor import Regressor
+
+Direction = Literal["superior_to_inferior", "inferior_to_superior", "undetermined"]
+
+CLEAR_R = 0.5
+"""Below this |r| a curve does not say which way the patient lies."""
+
+
+def score_slices(
+    regressor: Regressor,
+    slices_hu: Int16[ndarray, "z S S"],
+    spec: InputSpec,
+    device: torch.device,
+    batch: int = 64,
+) -> Float[ndarray, " z"]:
+    """Return one score a slice; the regressor is left in the mode it was in.
+
+    Raises:
+        FloatingPointError: a score is not finite; the slice is named.
+    """
+    was_training = regressor.training
+    regressor.eval()
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(slices_hu), batch):
+            hu = torch.from_numpy(slices_hu[first : first + batch].astype(np.float32)).to(device)
+            parts.append(regressor(network_input(hu, spec)).double().cpu().numpy())
+    regressor.train(was_training)
+    scores = np.concatenate(parts)
+    if not np.isfinite(scores).all():
+        raise FloatingPointError(
+            f"slice {np.flatnonzero(~np.isfinite(scores))[0]}: score not finite"
+        )
+    return scores
+
+
+@dataclass(frozen=True)
+class ScoreCurve:
+    """The scores of one volume and what they say.
+
+    Attributes:
+        scores: [z].
+        z_mm: [z] position of every slice below the first.
+        r: Pearson correlation of score and position; None where undefined (fewer than three slices,
+            or all scores equal).
+        rank_r: Spearman correlation, likewise.
+        slope_per_mm: of the least-squares line, likewise.
+        direction: of the stored slices, by the sign of r where |r| >= ``CLEAR_R``.
+    """
+
+    scores: Float[ndarray, " z"]
+    z_mm: Float[ndarray, " z"]
+    r: float | None
+    rank_r: float | None
+    slope_per_mm: float | None
+    direction: Direction
+
+
+def read_curve(scores: Float[ndarray, " z"], z_mm: Float[ndarray, " z"]) -> ScoreCurve:
+    """Summarise the scores of a volume."""
+    if len(scores) < 3 or np.ptp(scores) == 0:
+        return ScoreCurve(scores, z_mm, None, None, None, "undetermined")
+    r = float(np.corrcoef(z_mm, scores)[0, 1])
+    direction: Direction = "undetermined"
+    if abs(r) >= CLEAR_R:
+        direction = "superior_to_inferior" if r > 0 else "inferior_to_superior"
+    return ScoreCurve(
+        scores,
+        z_mm,
+        r,
+        float(spearmanr(z_mm, scores).statistic),
+        float(np.polyfit(z_mm, scores, 1)[0]),
+        direction,
+    )

@@ -1,0 +1,353 @@
+"""Train the body-part regressor on unlabelled CT volumes.
+
+Commands:
+    train_ubr.py --data scans/ --out runs/ubr
+    train_ubr.py --preset laptop --data ct/ more_ct/ --holdout PATIENT7 --out runs/ubr
+    torchrun --nproc-per-node 4 -m ubr_pretrain.train_ubr --data scans/ --out runs/ubr
+
+The same command continues an interrupted run. It writes into ``--out``: ``config.yaml``,
+``run.json``, ``train.log``, ``metrics.jsonl``, ``tb/``, ``batch.png`` (slices as the network sees
+them), ``progress.png``, ``manifest.csv`` (who was trained on, held out or refused) and
+``checkpoints/{last,best}.safetensors``.
+
+Reference:
+    Yan, Lu, Summers, ISBI 2018; the defaults are what the paper prints.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ubr_pretrain.config import config_parser, parse_config, refuse
+from ubr_pretrain.ubr_config import Optimiser, UbrConfig
+
+if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
+    import torch
+
+    from ubr_pretrain.regressor import Regressor
+    from ubr_pretrain.run_folder import RunFolder
+    from ubr_pretrain.runtime import Ranks, StopRequest
+    from ubr_pretrain.slice_store import Refusal, StoredVolume
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse flags and train; return the exit code."""
+    parser = config_parser(UbrConfig, "train_ubr.py", (__doc__ or "").split("\n\n")[0], "ubr")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--resume", action="store_true", help="fail if there is nothing to resume")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
+    config, rest = parse_config(parser, UbrConfig, argv, presets="ubr")
+    if not config.data:
+        refuse(parser.prog, "--data: name at least one file or folder")
+
+    from ubr_pretrain.checkpoint import CheckpointRefused
+    from ubr_pretrain.run_folder import RunFolderRefused
+
+    try:
+        return train(config, rest.out, resume=rest.resume, overwrite=rest.overwrite)
+    except (RunFolderRefused, CheckpointRefused, ValueError) as error:
+        refuse(parser.prog, str(error))
+    except FloatingPointError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Train a regressor in the folder ``out``.
+
+    Returns:
+        0; 1 where volumes were refused (they are named in ``manifest.csv``); 128 + the signal
+        where one ended the run early, with a checkpoint to go on from.
+
+    Raises:
+        ValueError: impossible input: no data, a wrong weight file, a folder in use.
+        FloatingPointError: a loss is not finite; the iteration and the volumes are named.
+    """
+    from ubr_pretrain.run_folder import RunFolder, open_run_folder
+    from ubr_pretrain.runtime import start_ranks, stop_on_signals
+
+    with start_ranks(config.device) as ranks, stop_on_signals() as stop:
+        opened = open_run_folder(out, config, resume=resume, overwrite=overwrite)
+        with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:
+            return _train(config, folder, ranks, stop)
+
+
+def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest) -> int:
+    import torch
+
+    from ubr_pretrain.augmentation import augment_groups
+    from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+    from ubr_pretrain.figures import draw_batch, draw_training
+    from ubr_pretrain.groups import GroupSampler
+    from ubr_pretrain.journal import Journal, read_metrics
+    from ubr_pretrain.losses import ubr_loss
+    from ubr_pretrain.network_input import network_input
+    from ubr_pretrain.regressor import regressor_state
+    from ubr_pretrain.runtime import describe_machine, generator, seed_everything
+    from ubr_pretrain.slice_store import data_sha256
+
+    # Data: decode once, split by subject, and give every rank its share of the groups.
+    began_s = time.monotonic()
+    training, validation, refused = _read_data(config, folder, ranks)
+    data_hash = data_sha256(training)
+    ranks.require_equal(data_hash, "the training data")
+    if config.g % ranks.world_size:
+        raise ValueError(f"g = {config.g} groups cannot be shared by {ranks.world_size} processes")
+    runs = [volume.runs for volume in training]
+    sampler = GroupSampler(
+        runs, config.g, config.m, config.seed, config.start_rule, _weights(config, training)
+    )
+    mine = range(ranks.rank, config.g, ranks.world_size)
+
+    # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
+    seed_everything(config.seed)
+    regressor, provenance = _build_regressor(config, ranks)
+    provenance = provenance.model_copy(
+        update={"data_sha256": data_hash, "num_volumes": len(training)}
+    )
+    optimiser = _build_optimiser(regressor, config.optimiser)
+    iteration, best = 0, -1.0
+    if folder.last.is_file():
+        state = read_checkpoint(folder.last, "ubr")
+        if state["provenance"]["data_sha256"] != data_hash:
+            raise ValueError(f"{folder.last}: was written for other training data")
+        regressor.load_state_dict(state["regressor"])
+        optimiser.load_state_dict(state["optimiser"])
+        iteration, best = state["iteration"], state["best"]
+
+    def save(path: Path) -> None:
+        made = provenance.model_copy(update={"iterations": iteration})
+        state = regressor_state(regressor, config.input, made)
+        more = {"optimiser": optimiser.state_dict(), "iteration": iteration, "best": best}
+        write_checkpoint(path, state | more, "ubr")
+
+    if ranks.is_first:
+        folder.update_manifest(
+            status="running",
+            machine=describe_machine(ranks.device),
+            world_size=ranks.world_size,
+            data_sha256=data_hash,
+            num_training=len(training),
+            num_validation=len(validation),
+            refused=[vars(refusal) for refusal in refused],
+        )
+    journal = Journal(folder.path, iteration, config.iterations, enabled=ranks.is_first)
+    journal.say(
+        f"{len(training)} volumes to train on, {len(validation)} held out, {len(refused)} refused; "
+        f"iteration {iteration} of {config.iterations}"
+    )
+
+    regressor.train()
+    while iteration < config.iterations and not stop.on_any_rank(ranks):
+        iteration += 1
+        lr = config.optimiser.lr_at(iteration, config.iterations)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * group["lr_factor"]
+
+        # Draw g groups of m slices; this rank looks at its share of them.
+        groups = sampler.draw(iteration)
+        hu = _gather(training, [groups[i] for i in mine]).to(ranks.device)
+        views = [generator(config.seed, VIEWS, iteration, i) for i in mine]
+        hu = augment_groups(hu, config.augmentation, views)
+        if iteration == 1 and ranks.is_first:
+            draw_batch(hu, config.input, folder.path / "batch.png")
+
+        # Forward, both losses, backward, step.
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            scores = regressor(network_input(hu.flatten(0, 1), config.input))
+        scores = scores.float().view(len(mine), config.m)
+        loss = ubr_loss(scores, config.losses, config.g)
+        optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        ranks.sum_gradients(regressor)
+        if config.optimiser.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(regressor.parameters(), config.optimiser.max_grad_norm)
+        record = {
+            "loss": ranks.sum_number(loss.total.item()),
+            "order": ranks.sum_number(loss.order.item()),
+            "score_std": scores.std().item(),
+            "lr": lr,
+        }
+        if loss.distance is not None:
+            record["distance"] = ranks.sum_number(loss.distance.item())
+        if not math.isfinite(record["loss"]):
+            names = ", ".join(training[v].name for v, _ in groups)
+            raise FloatingPointError(
+                f"iteration {iteration}: the loss is not finite ({record}); volumes {names}; "
+                f"checkpoints before it are in {folder.last.parent}"
+            )
+        optimiser.step()
+        journal.record(iteration, "train", record)
+        journal.progress(iteration, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
+
+        # Every so often, and at the end: look at the held-out volumes, keep the best.
+        at_end = iteration == config.iterations
+        if ranks.is_first and validation and (at_end or iteration % config.eval_every == 0):
+            result = _validate(regressor, validation, config, ranks.device)
+            journal.record(iteration, "val", result)
+            journal.say(
+                f"{iteration}: held out, rank correlation median {result['rank_r_median']:.3f}, "
+                f"worst {result['rank_r_worst']:.3f} ({result['worst_volume']})"
+            )
+            if result["r_mean"] > best:
+                best = result["r_mean"]
+                save(folder.best)
+            draw_training(read_metrics(folder.path / "metrics.jsonl"), folder.progress_picture)
+
+        # Every so often, and at the end: a checkpoint to go on from.
+        if ranks.is_first and (at_end or iteration % config.save_every == 0):
+            journal.sync()
+            save(folder.last)
+
+    finished = iteration == config.iterations
+    if ranks.is_first:
+        if not finished:
+            journal.sync()
+            save(folder.last)
+        elif not folder.best.is_file():
+            save(folder.best)  # nothing was held out: the last is the best we know
+        folder.update_manifest(
+            status="finished" if finished else "interrupted",
+            iteration=iteration,
+            seconds=round(time.monotonic() - began_s, 1),
+        )
+    if finished:
+        journal.say(f"next: score_volumes.py SCANS --checkpoint {folder.best} --out scores")
+    else:
+        journal.say(f"stopped after iteration {iteration}; the same command continues")
+    journal.close()
+    if not finished:
+        return stop.exit_code
+    return 1 if refused else 0
+
+
+VIEWS = 2
+"""Stream of random numbers of the augmentation (groups use 0 and 1)."""
+
+
+def _read_data(
+    config: UbrConfig, folder: RunFolder, ranks: Ranks
+) -> tuple[list[StoredVolume], list[StoredVolume], list[Refusal]]:
+    """Decode every volume once (each rank its share), and split by subject."""
+    import pandas as pd
+
+    from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.slice_store import build_slice_store, split_by_subject
+    from ubr_pretrain.volumes import find_volumes
+
+    entries = find_volumes(config.data)
+    if not entries:
+        raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume found")
+    where = config.store or folder.path / "slices"
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    shares = entries[ranks.rank :: ranks.world_size]
+    build_slice_store(where, shares, config.input, min_slices=config.m, say=say)
+    ranks.wait()
+    volumes, refused = build_slice_store(where, entries, config.input, min_slices=config.m)
+    if not volumes:
+        raise ValueError(f"all {len(refused)} volumes were refused; first: {refused[0].cause}")
+    training, validation = split_by_subject(
+        volumes, config.holdout, config.holdout_fraction, config.seed
+    )
+    if ranks.is_first:
+        rows = [(v.name, v.subject, "train", v.sha256, "") for v in training]
+        rows += [(v.name, v.subject, "validation", v.sha256, "") for v in validation]
+        rows += [(r.name, "", "refused", "", f"{r.code} {r.cause}") for r in refused]
+        table = pd.DataFrame(rows, columns=["volume", "subject", "use", "sha256", "reason"])
+        with write_atomically(folder.path / "manifest.csv", "w") as file:
+            table.to_csv(file, index=False)
+    return training, validation, refused
+
+
+def _weights(config: UbrConfig, training: Sequence[StoredVolume]) -> list[float] | None:
+    """Return the chance of every volume that makes the entries of ``data`` equally frequent."""
+    if config.balance == "volume":
+        return None
+    sources = [
+        next(i for i, top in enumerate(config.data) if top in (volume.path, *volume.path.parents))
+        for volume in training
+    ]
+    return [1.0 / sources.count(source) for source in sources]
+
+
+def _build_regressor(config: UbrConfig, ranks: Ranks) -> tuple[Regressor, Any]:
+    from ubr_pretrain.backbone import Provenance, read_imagenet_trunk
+    from ubr_pretrain.regressor import Regressor
+    from ubr_pretrain.trunk import Trunk
+
+    if config.batch_norm and ranks.world_size > 1:
+        raise ValueError("batch_norm: its statistics would differ between ranks; use one process")
+    if config.init == "imagenet":
+        trunk = read_imagenet_trunk(config.imagenet_weights, config.arch, config.width).trunk
+    else:
+        trunk = Trunk(config.arch, config.width, batch_norm=config.batch_norm)
+    provenance = Provenance(
+        init=config.init,
+        pretraining="ubr",
+        config=config.model_dump(mode="json", exclude={"data", "store", "imagenet_weights"}),
+        code_version=metadata.version("ct-body-part-transfer"),
+    )
+    return Regressor(trunk, config.head_std).to(ranks.device), provenance
+
+
+def _build_optimiser(regressor: Regressor, config: Optimiser) -> torch.optim.Optimizer:
+    """Return SGD or AdamW in which biases and norms do not decay."""
+    import torch
+
+    weights = [p for p in regressor.parameters() if p.ndim > 1]
+    others = [p for p in regressor.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": config.weight_decay, "lr_factor": 1.0},
+        {"params": others, "weight_decay": 0.0, "lr_factor": config.bias_lr_factor},
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _gather(volumes: Sequence[StoredVolume], groups: Sequence[tuple[int, Any]]) -> torch.Tensor:
+    """Return float32 HU [g, m, S, S] of the drawn slices."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(
+        np.stack([volumes[v].slices[indices] for v, indices in groups]).astype(np.float32)
+    )
+
+
+def _validate(
+    regressor: Regressor, volumes: Sequence[StoredVolume], config: UbrConfig, device: torch.device
+) -> dict[str, Any]:
+    """Score the held-out volumes; a curve without a correlation counts as 0."""
+    import numpy as np
+
+    from ubr_pretrain.scoring import read_curve, score_slices
+
+    rank_r, r = {}, {}
+    for volume in volumes:
+        scores = score_slices(regressor, volume.slices, config.input, device)
+        curve = read_curve(scores, np.asarray(volume.z_mm))
+        rank_r[volume.name], r[volume.name] = curve.rank_r or 0.0, curve.r or 0.0
+    worst = min(rank_r, key=lambda name: rank_r[name])
+    return {
+        "rank_r_median": float(np.median(list(rank_r.values()))),
+        "rank_r_worst": rank_r[worst],
+        "worst_volume": worst,
+        "r_median": float(np.median(list(r.values()))),
+        "r_mean": float(np.mean(list(r.values()))),
+        "rank_r": rank_r,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

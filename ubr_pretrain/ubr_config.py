@@ -1,0 +1,161 @@
+"""What a UBR training is asked to do; the defaults are what the paper prints.
+
+Free of torch, so that ``--help`` and a refused flag cost a fraction of a second.
+
+Reference:
+    Yan, Lu, Summers, ISBI 2018, Section 3; "release" is the authors' Caffe code of 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ubr_pretrain.config import Config
+from ubr_pretrain.ct import InputSpec
+
+
+class Augmentation(Config):
+    """Ranges of the random views of a group; all zero is no augmentation.
+
+    Deviation: the paper names none; the released code crops one random patch of a slice.
+
+    Attributes:
+        scale: size factor drawn log-uniformly from 1 / (1 + scale) .. 1 + scale.
+        shift: translation, as a fraction of the image side, uniform in +- shift.
+        rotate_deg: rotation, uniform in +- rotate_deg.
+        flip: chance of a left-right flip.
+        contrast: HU are multiplied by 1 +- contrast around 0 HU (contrast agent, calibration).
+        offset_hu: added, uniform in +- offset_hu.
+        noise_hu: standard deviation of added noise, uniform in 0 .. noise_hu.
+    """
+
+    scale: float = Field(0.0, ge=0, le=1)
+    shift: float = Field(0.0, ge=0, le=0.5)
+    rotate_deg: float = Field(0.0, ge=0, le=180)
+    flip: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+    offset_hu: float = Field(0.0, ge=0)
+    noise_hu: float = Field(0.0, ge=0)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is changed."""
+        return not any(self.model_dump().values())
+
+
+class Losses(Config):
+    """Eq. 1-3 and their readings.
+
+    Attributes:
+        reduction: "sum" as printed or "mean" as released; with g = 12 and m = 8 the gradient of the
+            sum is 84 times that of the mean.
+        logit_scale: inside the sigmoid of the order loss; 1 as printed, 2 as released.
+        distance_weight: of the distance loss; 0 trains on the order alone.
+    """
+
+    reduction: Literal["sum", "mean"] = "sum"
+    logit_scale: float = Field(1.0, gt=0)
+    distance_weight: float = Field(1.0, ge=0)
+
+
+class Optimiser(Config):
+    """How the weights move.
+
+    Attributes:
+        name: "sgd" (momentum) or "adamw".
+        lr: learning rate.
+        momentum: of SGD.
+        weight_decay: on weights; biases and batch norms have none.
+        bias_lr_factor: learning rate of biases over that of weights; 2 in the released code.
+        schedule: "constant"; "step": a tenth after every ``step_every``; "cosine": down to zero.
+        step_every: iterations between steps.
+        warmup: iterations of linear warm-up.
+        max_grad_norm: gradients are clipped to this norm; None: not clipped.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.002, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    bias_lr_factor: float = Field(1.0, gt=0)
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    step_every: int = Field(5000, ge=1)
+    warmup: int = Field(0, ge=0)
+    max_grad_norm: float | None = Field(None, gt=0)
+
+    def lr_at(self, iteration: int, num_iterations: int) -> float:
+        """Return the learning rate of ``iteration`` (counted from 1)."""
+        lr = self.lr * min(1.0, iteration / self.warmup) if self.warmup else self.lr
+        if self.schedule == "step":
+            lr *= 0.1 ** ((iteration - 1) // self.step_every)
+        if self.schedule == "cosine":
+            lr *= 0.5 * (1 + math.cos(math.pi * (iteration - 1) / num_iterations))
+        return lr
+
+
+class UbrConfig(Config):
+    """One training of the body-part regressor.
+
+    Attributes:
+        data: files, folders or DICOM trees.
+        holdout: names of volumes or subjects that are never trained on.
+        holdout_fraction: of the other subjects, held out as well.
+        balance: draw every volume ("volume") or every entry of ``data`` ("source") equally often.
+        store: folder of decoded slices; None: ``slices/`` in the run folder.
+        arch: trunk.
+        width: channel multiplier; 1 is the paper's.
+        batch_norm: Deviation, for training from scratch; folded at export.
+        init: where the trunk starts.
+        imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
+        head_std: Gaussian of conv6 and fc7; None: He and 0.01 (what a trunk from scratch needs).
+        input: how HU become the network's input.
+        g: groups (volumes) of a batch.
+        m: slices of a group.
+        start_rule: "uniform", or "ends" as released.
+        losses: see ``Losses``.
+        augmentation: see ``Augmentation``.
+        optimiser: see ``Optimiser``.
+        iterations: length of the training.
+        eval_every: iterations between validations (and ``best`` checkpoints).
+        save_every: iterations between ``last`` checkpoints.
+        seed: of everything.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        precision: "fp32", or "bf16" autocast on CUDA.
+    """
+
+    data: tuple[Path, ...] = ()
+    holdout: tuple[str, ...] = ()
+    holdout_fraction: float = Field(0.1, ge=0, lt=1)
+    balance: Literal["volume", "source"] = "volume"
+    store: Path | None = None
+    arch: Literal["vgg16", "alexnet"] = "vgg16"
+    width: float = Field(1.0, gt=0, le=4)
+    batch_norm: bool = False
+    init: Literal["random", "imagenet"] = "random"
+    imagenet_weights: Path | None = None
+    head_std: float | None = Field(0.001, gt=0)
+    input: InputSpec = InputSpec()
+    g: int = Field(12, ge=1)
+    m: int = Field(8, ge=2)
+    start_rule: Literal["uniform", "ends"] = "uniform"
+    losses: Losses = Losses()
+    augmentation: Augmentation = Augmentation()
+    optimiser: Optimiser = Optimiser()
+    iterations: int = Field(1500, ge=1)
+    eval_every: int = Field(250, ge=1)
+    save_every: int = Field(50, ge=1)
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> UbrConfig:
+        if self.init == "random" and self.imagenet_weights is not None:
+            raise ValueError("imagenet_weights are given, but init is random")
+        if self.init == "imagenet" and self.batch_norm:
+            raise ValueError("ImageNet's VGG-16 has no batch norm: batch_norm must be false")
+        return self
