@@ -1,0 +1,75 @@
+"""COCO AP: an independent precision-recall loop, another library, and the cases that break."""
+
+import numpy as np
+import pytest
+
+from lesion_det.coco_ap import coco_ap
+from tests.lesion_det.test_ranking_metrics import plain_iou
+from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions
+
+
+def random_split(seed: int, num_images: int = 12):
+    rng = np.random.default_rng(seed)
+
+    def box():
+        x, y, w, h = rng.uniform(0, 400), rng.uniform(0, 400), *rng.uniform(10, 100, 2)
+        return (x, y, x + w, y + h)
+
+    lesions = [[box() for _ in range(rng.integers(0, 4))] for _ in range(num_images)]
+    detections = []
+    for truths in lesions:
+        near = [(rng.uniform(), tuple(np.array(t) + rng.normal(0, 4, 4))) for t in truths]
+        detections.append([*near, *((rng.uniform(), box()) for _ in range(3))])
+    return lesions, detections
+
+
+def plain_ap(lesions, detections, threshold: float) -> float:
+    """Interpolated AP at 101 recalls, greedy matching in order of the score."""
+    ranked = sorted(
+        ((score, box, image) for image, found in enumerate(detections) for score, box in found),
+        key=lambda d: -d[0],
+    )
+    free = [list(truths) for truths in lesions]
+    true_positive = []
+    for _, box, image in ranked:
+        candidates = [t for t in free[image] if plain_iou(box, t, 0) >= threshold]
+        true_positive.append(bool(candidates))
+        if candidates:
+            free[image].remove(max(candidates, key=lambda t: plain_iou(box, t, 0)))
+    found = np.cumsum(true_positive)
+    recall = found / sum(map(len, lesions))
+    precision = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
+    at = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+    return float(np.mean([precision[i] if i < len(precision) else 0.0 for i in at]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ap_equals_the_plain_loop(seed: int) -> None:
+    lesions, detections = random_split(seed)
+    result = coco_ap(toy_ground_truth(lesions), toy_predictions(detections))
+    per_iou = [plain_ap(lesions, detections, t) for t in np.linspace(0.5, 0.95, 10)]
+    assert result.ap50 == pytest.approx(per_iou[0])
+    assert result.ap75 == pytest.approx(per_iou[5])
+    assert result.ap == pytest.approx(np.mean(per_iou))
+
+
+def test_E02_equal_scores_give_one_result_for_every_order() -> None:
+    lesions, detections = random_split(9)
+    rng = np.random.default_rng(0)
+    results = set()
+    for _ in range(3):
+        flat = [[(0.5, found[i][1]) for i in rng.permutation(len(found))] for found in detections]
+        results.add(coco_ap(toy_ground_truth(lesions), toy_predictions(flat)))
+    assert len(results) == 1
+
+
+def test_E01_nothing_found_is_zero_and_no_lesions_is_undefined() -> None:
+    lesion = (0, 0, 10, 10)
+    assert coco_ap(toy_ground_truth([[lesion]]), toy_predictions([[]])).ap50 == 0.0
+    assert coco_ap(toy_ground_truth([[]]), toy_predictions([[(0.9, lesion)]])).ap50 is None
+
+
+def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    lesions, detections = random_split(1)
+    coco_ap(toy_ground_truth(lesions), toy_predictions(detections))
+    assert capsys.readouterr().out == ""

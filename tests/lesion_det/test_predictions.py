@@ -1,0 +1,121 @@
+"""Predictions are ranked, finite, and tied to one ground truth."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_det.predictions import (
+    Predictions,
+    PredictionsRefused,
+    complete_predictions,
+    read_predictions,
+    write_predictions,
+)
+from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions, write_text
+
+finite = st.floats(-1e6, 1e6)
+
+
+@st.composite
+def detection_lists(draw: st.DrawFn) -> list[tuple[float, tuple[float, ...]]]:
+    def one() -> tuple[float, tuple[float, ...]]:
+        x = sorted([draw(finite), draw(finite)])
+        y = sorted([draw(finite), draw(finite)])
+        # Few distinct scores, so that ties are common.
+        return draw(st.sampled_from([0.1, 0.5, 0.9])), (x[0], y[0], x[1], y[1])
+
+    return [one() for _ in range(draw(st.integers(0, 6)))]
+
+
+@given(detection_lists(), st.randoms())
+def test_E02_order_of_equal_scores_is_forgotten(detections, random) -> None:
+    shuffled = list(detections)
+    random.shuffle(shuffled)
+    a, b = toy_predictions([detections]), toy_predictions([shuffled])
+    np.testing.assert_array_equal(a.boxes_xyxy[1], b.boxes_xyxy[1])
+    assert np.all(np.diff(a.scores[1]) <= 0)
+
+
+@given(st.lists(detection_lists(), min_size=1, max_size=3))
+def test_written_predictions_read_back_equal(tmp_path_factory, detections) -> None:
+    path = tmp_path_factory.mktemp("p") / "predictions.json"
+    before = toy_predictions(detections)
+    write_predictions(path, before)
+    after = read_predictions(path)
+    assert after.ground_truth_sha256 == before.ground_truth_sha256
+    for image_id in before.scores:
+        np.testing.assert_array_equal(after.boxes_xyxy[image_id], before.boxes_xyxy[image_id])
+        np.testing.assert_array_equal(after.scores[image_id], before.scores[image_id])
+
+
+@pytest.mark.parametrize(
+    ("detection", "complaint"),
+    [
+        ((0.5, (0, 0, np.nan, 1)), "image 2, detection 1: box"),
+        ((0.5, (0, 0, np.inf, 1)), "image 2, detection 1: box"),
+        ((0.5, (5, 0, 4, 1)), "image 2, detection 1: box"),
+        ((0.5, (0, 5, 1, 4)), "image 2, detection 1: box"),
+        ((np.nan, (0, 0, 1, 1)), "image 2, detection 1: score nan"),
+        ((np.inf, (0, 0, 1, 1)), "image 2, detection 1: score inf"),
+    ],
+)
+def test_E01_number_that_would_falsify_a_metric_is_refused(detection, complaint) -> None:
+    with pytest.raises(PredictionsRefused, match=complaint):
+        toy_predictions([[], [(0.9, (0, 0, 1, 1)), detection]])
+
+
+def test_mismatched_shapes_are_refused() -> None:
+    with pytest.raises(PredictionsRefused, match=r"image 1: boxes \(2, 4\) and scores \(1,\)"):
+        Predictions("", {1: np.zeros((2, 4))}, {1: np.zeros(1)})
+    with pytest.raises(PredictionsRefused, match="image 2: has boxes or scores, not both"):
+        Predictions("", {1: np.zeros((0, 4)), 2: np.zeros((0, 4))}, {1: np.zeros(0)})
+
+
+def test_E04_predictions_of_another_ground_truth_are_refused() -> None:
+    with pytest.raises(PredictionsRefused, match="another file"):
+        complete_predictions(toy_ground_truth([[]]), toy_predictions([[]], sha256="f" * 64))
+
+
+def test_E01_detection_on_an_unknown_image_is_refused() -> None:
+    with pytest.raises(PredictionsRefused, match=r"toy\.json lacks: 2, 3"):
+        complete_predictions(toy_ground_truth([[]]), toy_predictions([[], [], []]))
+
+
+def test_E05_image_without_an_entry_counts_as_empty_and_is_listed() -> None:
+    complete, missing = complete_predictions(
+        toy_ground_truth([[], [], []]), toy_predictions([[(0.5, (0, 0, 1, 1))]])
+    )
+    assert missing == (2, 3)
+    assert [len(complete.scores[i]) for i in (1, 2, 3)] == [1, 0, 0]
+
+
+def test_E12_scores_that_are_no_probabilities_are_accepted_and_noticed() -> None:
+    assert toy_predictions([[(-3.0, (0, 0, 1, 1)), (7.0, (0, 0, 1, 1))]]).scores_leave_0_to_1
+    assert not toy_predictions([[(0.0, (0, 0, 1, 1)), (1.0, (0, 0, 1, 1))], []]).scores_leave_0_to_1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[]", "predictions.json"),
+        ('{"format": 2, "ground_truth_sha256": "", "images": []}', "format 2, expected 1"),
+        (
+            '{"format": 1, "ground_truth_sha256": "", "images": ['
+            '{"image_id": 4, "boxes_xyxy": [], "scores": []},'
+            '{"image_id": 4, "boxes_xyxy": [], "scores": []}]}',
+            "image 4 occurs more than once",
+        ),
+        (
+            '{"format": 1, "ground_truth_sha256": "", "images": ['
+            '{"image_id": 4, "boxes_xyxy": [[0, 0, NaN, 1]], "scores": [1]}]}',
+            "image 4, detection 0",
+        ),
+    ],
+)
+def test_damaged_file_is_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(PredictionsRefused, match=complaint) as refusal:
+        read_predictions(write_text(tmp_path / "predictions.json", text))
+    assert "predictions.json" in str(refusal.value)
