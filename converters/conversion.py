@@ -1,0 +1,260 @@
+"""DeepLesion -> COCO: what one conversion does, in order, and everything it found on the way.
+
+Writes ``train.json``, ``val.json``, ``test.json`` and ``conversion.json`` (the same counts and
+findings that the command prints). Nothing is written where the whole table is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from converters.coco import lesions_to_coco, write_coco
+from converters.cohort import (
+    OFFICIAL,
+    SplitCounts,
+    by_image,
+    merge_rows,
+    official_differences,
+    patients_in_two_splits,
+    settle_noisy,
+    split_counts,
+)
+from converters.deeplesion import DeepLesionTable, read_deeplesion
+from converters.deeplesion_row import MAX_OUTSIDE_PX
+from converters.lesions import LESION_TYPES, DeepLesionRefused, Finding, KeySlice, Lesion, finding
+from converters.png_folder import PngFolder, PngRefused
+from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.config import Config
+from ubr_pretrain.runtime import to_json
+
+MANIFEST = "conversion.json"
+
+
+class ConversionConfig(Config):
+    """What a conversion keeps, and what it insists on.
+
+    Attributes:
+        noisy: keep or drop the lesions that the table calls possibly noisy.
+        require_all: refuse the conversion where a PNG is missing.
+        checksums: read every PNG to its end and check its chunks.
+        allow_leakage: go on where a patient is in two splits.
+        allow_other_counts: go on where a full table has other counts than the official one.
+        max_outside_px: boxes that leave their image by at most this are clipped to it.
+    """
+
+    noisy: Literal["keep", "drop"] = "keep"
+    require_all: bool = False
+    checksums: bool = False
+    allow_leakage: bool = False
+    allow_other_counts: bool = False
+    max_outside_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = MAX_OUTSIDE_PX
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, and what was found.
+
+    Attributes:
+        counts: what is counted -> split ("unknown" where a row does not say it) -> how often.
+        official: one line a split, or the comparison with the official counts.
+        refused: rows and images left out for a fault; the command then ends with 1.
+        missing: images without a PNG, left out.
+        noticed: what was changed, dropped by rule, or is only told.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    official: tuple[str, ...]
+    refused: tuple[Finding, ...]
+    missing: tuple[Finding, ...]
+    noticed: tuple[Finding, ...]
+    images_checked: bool
+
+
+def convert_deeplesion(
+    table_csv: Path, out: Path, config: ConversionConfig, images: Path | None = None
+) -> Conversion:
+    """Convert ``DL_info.csv`` into one COCO file a split.
+
+    Args:
+        table_csv: the table.
+        out: folder of the four JSON files; those of an earlier conversion are replaced.
+        config: what to keep and to insist on.
+        images: the ``Images_png`` folder; None: sizes are the table's, and no file is looked for.
+
+    Raises:
+        DeepLesionRefused: the table cannot be read; a patient is in two splits; a full table has
+            other counts than the official one; PNGs are missing and all are required; no row is
+            left.
+        NotADirectoryError: ``images`` is not a folder.
+    """
+    table = read_deeplesion(table_csv, config.max_outside_px)
+    official = _official_lines(table, table_csv, allow=config.allow_other_counts)
+    leaks = _leaks(table.lesions, table_csv, allow=config.allow_leakage)
+    merged, contradicting, duplicates = merge_rows(table.lesions)
+    kept, noisy = settle_noisy(merged, config.noisy)
+    file_names: dict[KeySlice, str] | None = None
+    faulty, missing, gaps = list[Finding](), list[Finding](), list[Finding]()
+    if images is not None:
+        file_names, faulty, missing, gaps = _match_images(kept, PngFolder(images), config.checksums)
+        kept = [lesion for lesion in kept if lesion.key_slice in file_names]
+        if missing and config.require_all:
+            raise DeepLesionRefused(
+                f"{table_csv}: E-MISSING  {len(missing):,} PNGs are missing and all are required, "
+                f"the first: {missing[0].file_name} (line {missing[0].line})"
+            )
+    refused = (*table.refused, *contradicting, *faulty)
+    if not kept:
+        first = next(iter((*refused, *missing)), "the table has no rows")
+        raise DeepLesionRefused(f"{table_csv}: no row of {len(table.rows):,} is left; {first}")
+    conversion = Conversion(
+        counts=_counts(table, refused, [*duplicates, *noisy, *missing, *gaps], kept),
+        official=official,
+        refused=refused,
+        missing=tuple(missing),
+        noticed=(*table.noticed, *leaks, *duplicates, *noisy, *gaps),
+        images_checked=images is not None,
+    )
+    _write(out, table_csv, config, conversion, kept, file_names)
+    return conversion
+
+
+def _official_lines(table: DeepLesionTable, source: Path, *, allow: bool) -> tuple[str, ...]:
+    counts = split_counts(table)
+    differences = official_differences(counts)
+    if differences and not allow:
+        raise DeepLesionRefused(
+            f"{source}: a full table, but not the official counts: {'; '.join(differences)} "
+            "(--allow-other-counts goes on)"
+        )
+    if differences:
+        return tuple(f"allowed: {line}" for line in differences)
+    return tuple(_official_line(split, counts[split], OFFICIAL[split]) for split in OFFICIAL)
+
+
+def _official_line(split: str, found: SplitCounts, official: SplitCounts) -> str:
+    complete = "complete" if found == official else "a part"
+    return (
+        f"{split}: {found.rows:,} of {official.rows:,} official rows, "
+        f"{found.images:,} of {official.images:,} images ({complete})"
+    )
+
+
+def _leaks(lesions: Sequence[Lesion], source: Path, *, allow: bool) -> list[Finding]:
+    patients = patients_in_two_splits(lesions)
+    named = [f"{patient} ({', '.join(splits)})" for patient, splits in patients.items()]
+    if patients and not allow:
+        more = f" and {len(named) - 10} more" if len(named) > 10 else ""
+        raise DeepLesionRefused(
+            f"{source}: leakage, {len(named)} patient(s) in more than one split: "
+            f"{', '.join(named[:10])}{more} (--allow-leakage goes on)"
+        )
+    return [
+        finding("W-LEAK", lesion, f"patient {lesion.key_slice.patient_index} is in two splits")
+        for lesion in lesions
+        if lesion.key_slice.patient_index in patients
+    ]
+
+
+def _match_images(
+    lesions: Sequence[Lesion], folder: PngFolder, checksums: bool
+) -> tuple[dict[KeySlice, str], list[Finding], list[Finding], list[Finding]]:
+    """Return the PNG of every key slice that has one; the faulty, the missing, the gaps."""
+    file_names: dict[KeySlice, str] = {}
+    faulty, missing, gaps = list[Finding](), list[Finding](), list[Finding]()
+    series, slices = "", dict[int, str]()
+    for rows in by_image(lesions).values():
+        key_slice = rows[0].key_slice
+        if key_slice.series != series:
+            series, slices = key_slice.series, folder.slices(key_slice.series)
+        name = slices.get(key_slice.key_slice_index)
+        if name is None:
+            missing.append(finding("E-MISSING", rows[0], "no such PNG"))
+            continue
+        try:
+            folder.require_slice(name, key_slice, checksums=checksums)
+        except PngRefused as refusal:
+            faulty += [finding(refusal.code, row, refusal.text) for row in rows]
+            continue
+        file_names[key_slice] = name
+        first, last = key_slice.slice_range
+        if absent := [number for number in range(first, last + 1) if number not in slices]:
+            text = f"{len(absent)} of {last - first + 1} slices of Slice_range have no PNG"
+            gaps.append(finding("W-GAP", rows[0], text))
+    return file_names, faulty, missing, gaps
+
+
+def _counts(
+    table: DeepLesionTable,
+    refused: Iterable[Finding],
+    others: Iterable[Finding],
+    kept: Sequence[Lesion],
+) -> dict[str, dict[str, int]]:
+    """Count every quirk of the table by split; what did not occur is counted as none."""
+    images = by_image(kept)
+    firsts = [rows[0].key_slice for rows in images.values()]
+    found = Counter((f.code, f.split) for f in (*table.noticed, *others))
+    tallies: dict[str, Counter[str]] = {
+        "rows": Counter(split for split, _ in table.rows),
+        "rows or images refused": Counter(f.split for f in refused),
+    }
+    for code, label in (
+        ("W-DUPLICATE", "duplicate rows dropped"),
+        ("W-NOISY", "possibly noisy rows dropped"),
+        ("E-MISSING", "images without a PNG, left out"),
+        ("W-GAP", "images with gaps inside Slice_range"),
+        ("W-CLIPPED", "boxes clipped to their image"),
+        ("W-MEASURE", "boxes unlike their measured points"),
+    ):
+        tallies[label] = Counter({split: n for (c, split), n in found.items() if c == code})
+    tallies |= {
+        "lesions": _by_split(lesion.key_slice for lesion in kept),
+        "lesions possibly noisy": _by_split(le.key_slice for le in kept if le.possibly_noisy),
+        "lesions of unknown type": _by_split(le.key_slice for le in kept if le.lesion_type == -1),
+        "images": _by_split(firsts),
+        "images with several lesions": _by_split(
+            rows[0].key_slice for rows in images.values() if len(rows) > 1
+        ),
+        "images not 512x512": _by_split(
+            key for key in firsts if (key.width_px, key.height_px) != (512, 512)
+        ),
+        "images of unknown age": _by_split(key for key in firsts if key.patient_age is None),
+        "series": _by_split({key.series: key for key in firsts}.values()),
+        "studies": _by_split({key.order[:2]: key for key in firsts}.values()),
+        "patients": _by_split({key.patient_index: key for key in firsts}.values()),
+    }
+    return {label: dict(tally) for label, tally in tallies.items()}
+
+
+def _by_split(slices: Iterable[KeySlice]) -> Counter[str]:
+    return Counter(key_slice.split for key_slice in slices)
+
+
+def _write(
+    out: Path,
+    table_csv: Path,
+    config: ConversionConfig,
+    conversion: Conversion,
+    kept: Sequence[Lesion],
+    file_names: Mapping[KeySlice, str] | None,
+) -> None:
+    source, sha256 = table_csv.name, file_sha256(table_csv)
+    types = Counter(lesion.lesion_type for lesion in kept)
+    manifest: dict[str, Any] = {
+        "source": source,
+        "source_sha256": sha256,
+        "config": config.model_dump(mode="json"),
+        "lesion_types": {name: types[number] for number, name in LESION_TYPES.items()},
+        "outputs": {},
+        **asdict(conversion),
+    }
+    for split in OFFICIAL:
+        write_coco(out / f"{split}.json", lesions_to_coco(kept, split, source, sha256, file_names))
+        manifest["outputs"][f"{split}.json"] = file_sha256(out / f"{split}.json")
+    with write_atomically(out / MANIFEST, "w") as file:
+        file.write(to_json(manifest, indent=1) + "\n")
