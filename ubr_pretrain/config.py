@@ -42,7 +42,7 @@ def config_parser(
         description: first lines of ``--help``.
         presets: folder of YAML files below ``configs/`` that ``--preset NAME`` picks from.
     """
-    parser = _OneLineParser(prog=prog, description=description, allow_abbrev=False)
+    parser = CommandParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these keys.")
     if presets is not None:
         names = ", ".join(sorted(p.stem for p in configs_folder(presets).glob("*.yaml")))
@@ -65,10 +65,11 @@ def _item_type(field: FieldInfo) -> Any:
     return item[0] if get_origin(field.annotation) is tuple and item[1:] == (...,) else None
 
 
-class _OneLineParser(ArgumentParser):
+class CommandParser(ArgumentParser):
     """A parser whose complaint is one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with one line, without the usage."""
         del ex
         text = " ".join(re.sub(r"For further information visit \S+", "", message).split())
         refuse(self.prog, text)
