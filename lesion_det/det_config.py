@@ -1,0 +1,194 @@
+"""What a detector training is asked to do; the defaults are what the paper prints.
+
+Where the paper is silent they are those of the authors' later detectors. Free of torch, so that
+``--help`` and a refused flag cost a fraction of a second.
+
+Reference:
+    Yan, Lu, Summers, ISBI 2018, section 3.3 and Fig. 3c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ubr_pretrain.config import Config
+from ubr_pretrain.ct import InputSpec
+
+Arm = Literal["random", "ubr", "imagenet", "ubr+imagenet", "ubr-stats", "imagenet-stats"]
+
+STEP_EVERY: Mapping[Arm, int] = {
+    "random": 20_000,
+    "ubr": 20_000,
+    "ubr-stats": 20_000,
+    "imagenet": 15_000,
+    "ubr+imagenet": 15_000,
+    "imagenet-stats": 15_000,
+}
+"""[P] "/10 in every 20K, 20K, 15K and 15K iterations, respectively", read as one number an arm; a
+control steps like its source."""
+
+STAGES = (20_000, 40_000, 55_000)
+"""The same sentence read as stages of one schedule, which ends at 70,000."""
+
+DROP = 0.1
+
+PATHS = frozenset({"ubr", "imagenet_weights", "coco", "train", "val", "test", "images"})
+"""Fields of ``DetConfig`` that name places on one machine; they do not travel with weights."""
+
+
+class InputConfig(Config):
+    """How key slices become inputs.
+
+    Attributes:
+        slices: "three" (neighbours at ``interval_mm``) or "single" (the key slice three times).
+        interval_mm: distance between the three slices.
+        pixel_mm: wanted pixel size.
+        max_px: longest side; larger images get larger pixels.
+    """
+
+    slices: Literal["three", "single"] = "three"
+    interval_mm: float = Field(2.0, gt=0)
+    pixel_mm: float = Field(0.8, gt=0)
+    max_px: int = Field(512, ge=32)
+
+
+class DetectorConfig(Config):
+    """What of Faster R-CNN is set by a preset.
+
+    Attributes:
+        stride: 16, or 8 without pool4.
+        fc_dim: size of fc6 and fc7.
+        anchor_sizes_px: sides of the square anchors, each also at 1:2 and 2:1.
+        rpn_batch: anchors of one image that the RPN learns from.
+        roi_batch: proposals of one image that the head learns from.
+        train_top_n: proposals before and after suppression, in training.
+        test_top_n: the same at inference.
+        max_detections: detections of one image that are kept.
+    """
+
+    stride: Literal[8, 16] = 16
+    fc_dim: int = Field(4096, ge=1)
+    anchor_sizes_px: tuple[int, ...] = (16, 24, 32, 48, 96)
+    rpn_batch: int = Field(32, ge=2)
+    roi_batch: int = Field(32, ge=4)
+    train_top_n: tuple[int, int] = (12000, 2000)
+    test_top_n: tuple[int, int] = (6000, 300)
+    max_detections: int = Field(50, ge=1)
+
+
+class DetOptimiser(Config):
+    """How the weights move.
+
+    Attributes:
+        name: "sgd" (momentum) or "adamw".
+        lr: learning rate.
+        momentum: of SGD.
+        weight_decay: on weights; biases have none.
+        schedule: "per_arm": a tenth after every ``STEP_EVERY`` of the arm; "staged": a tenth after
+            each of ``STAGES``; "drops": a tenth after each of ``drop_at``, the same in all arms.
+        drop_at: fractions of the iterations.
+        warmup: iterations of linear warm-up.
+        max_grad_norm: gradients are clipped to this norm; None: not clipped.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.002, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["per_arm", "staged", "drops"] = "per_arm"
+    drop_at: tuple[float, ...] = ()
+    warmup: int = Field(0, ge=0)
+    max_grad_norm: float | None = Field(None, gt=0)
+
+    def lr_at(self, iteration: int, num_iterations: int, arm: Arm) -> float:
+        """Return the learning rate of ``iteration`` (counted from 1)."""
+        done = iteration - 1
+        if self.schedule == "per_arm":
+            drops = done // STEP_EVERY[arm]
+        elif self.schedule == "staged":
+            drops = sum(done >= stage for stage in STAGES)
+        else:
+            drops = sum(done >= fraction * num_iterations for fraction in self.drop_at)
+        warm = min(1.0, iteration / self.warmup) if self.warmup else 1.0
+        return self.lr * warm * DROP**drops
+
+
+class DetConfig(Config):
+    """One training of the lesion detector.
+
+    Attributes:
+        init: where the trunk starts: one of the paper's four arms, or a control.
+        ubr: checkpoint of ``train_ubr.py`` or file of ``export_backbone.py``.
+        imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
+        coco: folder of ``train.json`` and ``val.json``, used where no files are named.
+        train: COCO files to train on.
+        val: COCO files to evaluate on along the training.
+        test: COCO files to evaluate on once, at the end.
+        allow_leakage: accept patients that are both trained on and evaluated on.
+        images: the folder ``Images_png``.
+        width: channel multiplier of the trunk; 1 is the paper's.
+        input: see ``InputConfig``.
+        random_input: how HU become the input of a trunk that comes from no file.
+        detector: see ``DetectorConfig``.
+        optimiser: see ``DetOptimiser``.
+        flip: mirror every second image left to right.
+        batch: images of an iteration, over all ranks.
+        iterations: length of the training.
+        eval_every: iterations between evaluations (and ``best`` checkpoints).
+        save_every: iterations between ``last`` checkpoints.
+        cache_gb: memory for decoded inputs.
+        workers: threads that prepare the coming batches; 0 prepares them in turn.
+        seed: of everything.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        precision: "fp32", or "bf16" autocast on CUDA.
+    """
+
+    init: Arm = "random"
+    ubr: Path | None = None
+    imagenet_weights: Path | None = None
+    coco: Path | None = None
+    train: tuple[Path, ...] = ()
+    val: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
+    allow_leakage: bool = False
+    images: Path = Path("Images_png")
+    width: float = Field(1.0, gt=0, le=4)
+    input: InputConfig = InputConfig()
+    random_input: InputSpec = InputSpec()
+    detector: DetectorConfig = DetectorConfig()
+    optimiser: DetOptimiser = DetOptimiser()
+    flip: bool = False
+    batch: int = Field(2, ge=1)
+    iterations: int = Field(60_000, ge=1)
+    eval_every: int = Field(2500, ge=1)
+    save_every: int = Field(500, ge=1)
+    cache_gb: float = Field(4.0, ge=0)
+    workers: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _has_data(self) -> DetConfig:
+        if self.coco is None and not (self.train and self.val):
+            raise ValueError("name --coco FOLDER, or --train and --val files")
+        return self
+
+    @property
+    def train_files(self) -> tuple[Path, ...]:
+        """COCO files to train on."""
+        return self.train or (_in(self.coco, "train.json"),)
+
+    @property
+    def val_files(self) -> tuple[Path, ...]:
+        """COCO files to evaluate on."""
+        return self.val or (_in(self.coco, "val.json"),)
+
+
+def _in(folder: Path | None, name: str) -> Path:
+    assert folder is not None
+    return folder / name

@@ -1,0 +1,144 @@
+"""A trained detector's answers, in pixels of the PNG.
+
+Shapes:
+    k: detections of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lesion_det.boxes import Boxes
+from lesion_det.det_config import PATHS, Arm, DetConfig, DetectorConfig, InputConfig
+from lesion_det.detector import Detector
+from lesion_det.ground_truth import GroundTruth
+from lesion_det.metrics import TOP_K
+from lesion_det.predictions import Predictions, write_predictions
+from lesion_det.slices import PreparedImage, PreparedImages
+from lesion_det.topk_recall import lesion_ranks
+from ubr_pretrain.backbone import Provenance
+from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
+from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.runtime import Ranks
+from ubr_pretrain.trunk import Trunk
+
+
+def predict(
+    detector: Detector,
+    ground_truth: GroundTruth,
+    prepared: PreparedImages,
+    ranks: Ranks,
+    *,
+    bf16: bool = False,
+) -> Predictions:
+    """Detect on every image of ``ground_truth``, one at a time, and return all ranks' answers.
+
+    An image's answer does not depend on what it would share a batch with. The ranks share the
+    images; the detector is left in the mode that it was in.
+    """
+    was_training = detector.training
+    detector.eval()
+    mine = ground_truth.images[ranks.rank :: ranks.world_size]
+    found = {
+        record.id: detect_original(detector, prepared[record], ranks.device, bf16=bf16)
+        for record in mine
+    }
+    detector.train(was_training)
+    of_all: dict[int, tuple[Boxes, NDArray[np.float64]]] = {}
+    for of_rank in ranks.gather_objects(found):
+        of_all |= of_rank
+    return Predictions(
+        ground_truth.sha256,
+        {image_id: boxes for image_id, (boxes, _) in of_all.items()},
+        {image_id: scores for image_id, (_, scores) in of_all.items()},
+    )
+
+
+def pooled_recall(
+    ground_truths: Sequence[GroundTruth], answers: Sequence[Predictions]
+) -> float | None:
+    """Return the primary metric, micro top-5 recall, over the lesions of all files together."""
+    hits = [
+        lesion_ranks(truth, answer).hits(TOP_K)
+        for truth, answer in zip(ground_truths, answers, strict=True)
+    ]
+    pooled = np.concatenate([np.empty(0, np.bool_), *hits])
+    return float(pooled.mean()) if pooled.size else None
+
+
+def detect_original(
+    detector: Detector, prepared: PreparedImage, device: torch.device, *, bf16: bool = False
+) -> tuple[Boxes, NDArray[np.float64]]:
+    """Return the boxes, in pixels of the PNG, and scores of one image."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        boxes, scores = detector.detect(torch.from_numpy(prepared.hu).to(device))
+    return (
+        prepared.frame.to_original(boxes.double().cpu().numpy()),
+        scores.double().cpu().numpy(),
+    )
+
+
+def write_answers(out: Path, split: str, answers: Sequence[Predictions]) -> Path:
+    """Write ``predictions_<split>.json``, numbered where there are several; return the first."""
+    numbers = [""] if len(answers) == 1 else [f"_{i}" for i in range(1, len(answers) + 1)]
+    paths = [out / f"predictions_{split}{number}.json" for number in numbers]
+    for path, answer in zip(paths, answers, strict=True):
+        write_predictions(path, answer)
+    return paths[0] if paths else out
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A detector from a checkpoint, in eval mode, with what is needed to use it rightly."""
+
+    detector: Detector
+    input: InputConfig
+    arm: Arm
+    provenance: Provenance
+
+
+def detector_state(detector: Detector, config: DetConfig, provenance: Provenance) -> dict[str, Any]:
+    """Return the part of a training checkpoint from which ``read_detector`` rebuilds it."""
+    return {
+        "arm": config.init,
+        "width": config.width,
+        "input": config.input.model_dump(mode="json"),
+        "input_spec": detector.input_spec.model_dump(mode="json"),
+        "detector_config": config.detector.model_dump(mode="json"),
+        "provenance": provenance.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude=set(PATHS)),
+        "detector": detector.state_dict(),
+    }
+
+
+def read_detector(path: Path) -> TrainedDetector:
+    """Read the detector of a training checkpoint; every tensor must fit.
+
+    Raises:
+        CheckpointRefused: damaged, not a detector checkpoint, or tensors missing or misshapen.
+    """
+    state = read_checkpoint(path, "detector")
+    config = DetectorConfig.model_validate(state["detector_config"])
+    detector = Detector(
+        Trunk("vgg16", state["width"], stride=config.stride),
+        InputSpec.model_validate(state["input_spec"]),
+        config,
+        head_seed=0,  # drawn, then replaced
+    )
+    try:
+        detector.load_state_dict(state["detector"])
+    except RuntimeError as error:
+        raise CheckpointRefused(f"{path}: {' '.join(str(error).split())}") from error
+    return TrainedDetector(
+        detector.eval().requires_grad_(False),
+        InputConfig.model_validate(state["input"]),
+        state["arm"],
+        Provenance.model_validate(state["provenance"]),
+    )

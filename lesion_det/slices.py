@@ -1,0 +1,215 @@
+"""The detector's input from DeepLesion's 16-bit PNG folders: three slices, one scale, no border.
+
+HU are kept as int16, whatever the backbone: window and normalisation come from its ``InputSpec``
+on the training device, so that all arms of a comparison read the same stored input.
+
+Shapes:
+    C: 3 slices, superior -> inferior; y, x: rows and columns of the PNG; h, w: of the input.
+
+Reference:
+    DeepLesion, Yan et al., 2018: HU = stored value - 32768; the three slices at 2 mm, 0.8 mm per
+    pixel, 512 pixels at most and the clipped border are those of the authors' later detectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from threading import Lock
+
+import cv2
+import numpy as np
+from jaxtyping import Int16
+from numpy import ndarray
+from numpy.typing import NDArray
+
+from lesion_det.boxes import Frame
+from lesion_det.det_config import InputConfig
+from lesion_det.ground_truth import ImageRecord
+
+STORED_ZERO_HU = 32768
+"""DeepLesion stores HU + 32768."""
+
+BORDER_HU = -175
+"""What is black in the paper's window. The clipped border must not depend on a backbone's own."""
+
+BORDER_MARGIN_PX = 8
+"""Kept around the body: DeepLesion's boxes reach 5 px beyond the lesion."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """One input: HU int16 [C, h, w] and where it lies in the PNG."""
+
+    hu: NDArray[np.int16]
+    frame: Frame
+
+
+def read_slice(path: Path) -> Int16[ndarray, "y x"]:
+    """Read one PNG as HU.
+
+    Raises:
+        ValueError: no such file, not an image, or not a 16-bit grey one (an 8-bit read would give
+            plausible garbage).
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such slice")
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise ValueError(f"{path}: not a readable image")
+    if stored.dtype != np.uint16 or stored.ndim != 2:
+        raise ValueError(
+            f"{path}: {stored.dtype}{list(stored.shape)}, expected a 16-bit grey PNG (HU + 32768)"
+        )
+    return (stored.astype(np.int32) - STORED_ZERO_HU).astype(np.int16)
+
+
+def read_stack(images: Path, record: ImageRecord, config: InputConfig) -> NDArray[np.float32]:
+    """Read the slices above, at, and below the key slice, float32 HU [C, y, x].
+
+    Neighbours are interpolated linearly between the files of the run of consecutive numbers that
+    holds the key slice; beyond its ends the last slice is repeated. A missing file ends the run,
+    so no anatomy is made up across a gap.
+
+    Raises:
+        ValueError: a slice cannot be read or is not of the size that the ground truth states.
+    """
+    key = images / record.file_name
+    if key.stem != f"{record.key_slice_index:0{len(key.stem)}d}":
+        raise ValueError(f"{key}: the ground truth says key slice {record.key_slice_index}")
+    steps = config.interval_mm / record.spacing_mm_zyx[0]
+    offsets = (-steps, 0.0, steps) if config.slices == "three" else (0.0, 0.0, 0.0)
+    reach = math.ceil(max(offsets))
+    first, last = _run_around(key, reach)
+    read: dict[int, NDArray[np.float32]] = {}
+
+    def slice_hu(index: int) -> NDArray[np.float32]:
+        if index not in read:
+            file = key.with_name(f"{index:0{len(key.stem)}d}.png")
+            hu = read_slice(file)
+            if hu.shape != (record.height_px, record.width_px):
+                raise ValueError(
+                    f"{file}: {hu.shape[1]}x{hu.shape[0]} px, the ground truth says "
+                    f"{record.width_px}x{record.height_px}"
+                )
+            read[index] = hu.astype(np.float32)
+        return read[index]
+
+    channels = []
+    for offset in offsets:
+        position = min(max(record.key_slice_index + offset, first), last)
+        below = math.floor(position)
+        weight = np.float32(position - below)
+        hu = slice_hu(below)
+        channels.append(hu if weight == 0 else hu + weight * (slice_hu(below + 1) - hu))
+    return np.stack(channels)
+
+
+def _run_around(key: Path, reach: int) -> tuple[int, int]:
+    """Return first and last number, within ``reach``, of the gapless run of files at ``key``."""
+    ends = []
+    for direction in (-1, 1):
+        index = int(key.stem)
+        for _ in range(reach):
+            if not key.with_name(f"{index + direction:0{len(key.stem)}d}.png").is_file():
+                break
+            index += direction
+        ends.append(index)
+    return ends[0], ends[1]
+
+
+def body_frame(
+    stack_hu: NDArray[np.float32], spacing_mm_yx: tuple[float, float], config: InputConfig
+) -> Frame:
+    """Return the part of a stack that holds the body, and the size it is resampled to.
+
+    A frame depends on the image alone, never on its boxes.
+    """
+    body = np.any(stack_hu > BORDER_HU, axis=0)
+    (top, bottom), (left, right) = _extent(np.any(body, axis=1)), _extent(np.any(body, axis=0))
+    height, width = bottom - top, right - left
+    zoom = [spacing / config.pixel_mm for spacing in spacing_mm_yx]
+    limit = min(1.0, config.max_px / max(height * zoom[0], width * zoom[1]))
+    return Frame(
+        left_px=left,
+        top_px=top,
+        kept_width_px=width,
+        kept_height_px=height,
+        width_px=max(1, round(width * zoom[1] * limit)),
+        height_px=max(1, round(height * zoom[0] * limit)),
+    )
+
+
+def _extent(occupied: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return start and end of the occupied span with its margin; everything where it is empty."""
+    indices = np.flatnonzero(occupied)
+    if indices.size == 0:
+        return 0, len(occupied)
+    start = max(0, int(indices[0]) - BORDER_MARGIN_PX)
+    return start, min(len(occupied), int(indices[-1]) + 1 + BORDER_MARGIN_PX)
+
+
+def prepare_image(images: Path, record: ImageRecord, config: InputConfig) -> PreparedImage:
+    """Read, clip and resample the input of one key slice.
+
+    Deviation: the authors interpolate linearly at any scale; areas are averaged here where pixels
+    shrink, because a detector of half the size would read aliasing otherwise.
+
+    Raises:
+        ValueError: as ``read_stack``.
+    """
+    stack = read_stack(images, record, config)
+    frame = body_frame(stack, record.spacing_mm_zyx[1:], config)
+    rows = slice(frame.top_px, frame.top_px + frame.kept_height_px)
+    columns = slice(frame.left_px, frame.left_px + frame.kept_width_px)
+    shrinks = frame.width_px < frame.kept_width_px or frame.height_px < frame.kept_height_px
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    size = (frame.width_px, frame.height_px)
+    small = [cv2.resize(hu[rows, columns], size, interpolation=how) for hu in stack]
+    return PreparedImage(np.rint(np.stack(small)).astype(np.int16), frame)
+
+
+class PreparedImages:
+    """Prepared inputs of one folder, kept in memory as long as there is room.
+
+    Args:
+        images: the folder ``Images_png``.
+        config: how inputs are made.
+        cache_gb: memory for prepared inputs; 0 decodes every time.
+    """
+
+    def __init__(self, images: Path, config: InputConfig, cache_gb: float) -> None:
+        self.images, self.config = images, config
+        self._free_bytes = cache_gb * 1e9
+        self._kept: dict[str, PreparedImage] = {}
+        self._lock = Lock()  # batches may be prepared by several threads
+
+    def __getitem__(self, record: ImageRecord) -> PreparedImage:
+        """Return the input of one key slice."""
+        if (kept := self._kept.get(record.file_name)) is not None:
+            return kept
+        prepared = prepare_image(self.images, record, self.config)
+        with self._lock:
+            if prepared.hu.nbytes <= self._free_bytes and record.file_name not in self._kept:
+                self._free_bytes -= prepared.hu.nbytes
+                self._kept[record.file_name] = prepared
+        return prepared
+
+
+def require_files(images: Path, records: Iterable[ImageRecord]) -> None:
+    """Refuse to start where a key slice is missing (DeepLesion comes in 56 parts).
+
+    Raises:
+        ValueError: naming the number of missing slices and the first; or a name that leaves the
+            folder.
+    """
+    records = list(records)
+    for record in records:
+        name = PurePosixPath(record.file_name)
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"{record.file_name}: leaves the folder of images")
+    missing = [r.file_name for r in records if not (images / r.file_name).is_file()]
+    if missing:
+        raise ValueError(f"{images}: {len(missing)} key slices are missing, first {missing[0]}")

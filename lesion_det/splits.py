@@ -1,0 +1,47 @@
+"""The images of a training: what is learned from, validated on along the way, tested at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lesion_det.det_config import DetConfig
+from lesion_det.ground_truth import GroundTruth, ImageRecord, read_ground_truth
+from lesion_det.slices import require_files
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Images with lesions to learn from, and the files to validate and to test on."""
+
+    learned: tuple[ImageRecord, ...]
+    judged: tuple[GroundTruth, ...]
+    tested: tuple[GroundTruth, ...]
+
+    @property
+    def num_judged(self) -> int:
+        """Number of images to validate on."""
+        return sum(len(truth.images) for truth in self.judged)
+
+
+def read_splits(config: DetConfig) -> Splits:
+    """Read the COCO files of a training.
+
+    Raises:
+        ValueError: a file is refused; nothing to learn from; patients that are both learned from
+            and judged (unless ``allow_leakage``); key slices that are missing on disk.
+    """
+    training = [read_ground_truth(path) for path in config.train_files]
+    judged = tuple(read_ground_truth(path) for path in config.val_files)
+    tested = tuple(read_ground_truth(path) for path in config.test)
+    learned = tuple(image for truth in training for image in truth.images if image.num_lesions)
+    if not learned:
+        raise ValueError(f"{config.train_files[0]}: no image has a lesion to learn from")
+    held_out = [image for truth in judged + tested for image in truth.images]
+    shared = {i.patient_index for i in learned} & {i.patient_index for i in held_out}
+    if shared and not config.allow_leakage:
+        raise ValueError(
+            f"{len(shared)} patients are both trained on and evaluated on (patient {min(shared)}); "
+            "split by patient, or pass --allow_leakage true to check that a training overfits"
+        )
+    require_files(config.images, [*learned, *held_out])
+    return Splits(learned, judged, tested)
