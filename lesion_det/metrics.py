@@ -88,6 +88,22 @@ class DetectionMetrics(Config):
     scores_leave_0_to_1: bool
     ground_truth_sha256: str
 
+    def scalars(self) -> dict[str, float | None]:
+        """Return every single number under the name that tables print."""
+        return {
+            "top-5 recall": self.top5_recall,
+            "per slice": self.top5_recall_per_slice,
+            "IoU >= 0.5": self.top5_recall_at_least,
+            "+1 pixel": self.top5_recall_plus_one,
+            "ceiling": self.top5_recall_ceiling,
+            **{f"FROC @ {rate:g}": value for rate, value in self.froc_sensitivity.items()},
+            "FROC mean": self.froc_mean,
+            "AP": self.coco.ap,
+            "AP50": self.coco.ap50,
+            "AP75": self.coco.ap75,
+            "AR100": self.coco.ar100,
+        }
+
 
 def measure(
     ground_truth: GroundTruth,

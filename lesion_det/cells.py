@@ -1,0 +1,147 @@
+"""The cells of a comparison: one training each, read back from its run folder in any state."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from lesion_det.ground_truth import GroundTruth
+from lesion_det.metrics import DetectionMetrics, measure
+from lesion_det.predictions import Predictions, read_predictions
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.config import Config
+from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.runtime import generator
+
+BOOTSTRAP_SEED = 20171
+"""A report made twice from the same cells shows the same intervals."""
+
+METRICS_FILE = "comparison_metrics.json"
+
+CellStatus = Literal["finished", "failed", "interrupted", "not started"]
+
+
+class Cell(Config):
+    """One training of one arm.
+
+    Attributes:
+        arm: the start.
+        seed: of order, head and sampling.
+        status: only finished cells enter averages.
+        reason: why it failed.
+        seconds: wall time of its last session.
+        curve: (iteration, top-5 recall) along the training.
+        metrics: at the end; None unless finished.
+        audit: hashes of what must be equal between arms, as the training recorded them.
+        input_spec: how HU became the trunk's input.
+        provenance: how the trunk was made.
+        machine: versions and hardware.
+    """
+
+    arm: str
+    seed: int
+    status: CellStatus
+    reason: str = ""
+    seconds: float | None = None
+    curve: tuple[tuple[int, float | None], ...] = ()
+    metrics: DetectionMetrics | None = None
+    audit: Mapping[str, str] = {}
+    input_spec: Mapping[str, Any] = {}
+    provenance: Mapping[str, Any] = {}
+    machine: Mapping[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``cells``."""
+        return cell_name(self.arm, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class CellAnswers:
+    """A cell with the detections behind its numbers (None unless finished)."""
+
+    cell: Cell
+    predictions: Predictions | None
+    weights: tuple[Mapping[str, str], ...] = ()
+
+
+def cell_name(arm: str, seed: int) -> str:
+    """Return the folder name of a cell; ``+`` is kept, every arm is a legal name."""
+    return f"{arm}-seed{seed}"
+
+
+def read_cell(
+    folder: Path, arm: str, seed: int, ground_truth: GroundTruth, failure: str = ""
+) -> CellAnswers:
+    """Read the run folder of one cell, in whatever state it is.
+
+    Args:
+        folder: may be absent.
+        arm: its start.
+        seed: its seed.
+        ground_truth: of the validation images.
+        failure: why its training ended, "" where it did not fail.
+
+    Raises:
+        PredictionsRefused: a finished cell whose predictions answer other images.
+    """
+    manifest: dict[str, Any] = {}
+    if (folder / "run.json").is_file():
+        manifest = json.loads((folder / "run.json").read_text("utf-8"))
+    curve = tuple(
+        (record["iteration"], record.get("top5_recall"))
+        for record in read_metrics(folder / "metrics.jsonl")
+        if record.get("kind") == "val"
+    )
+    status = _status(manifest, failure)
+    finished = status == "finished"
+    predictions = read_predictions(folder / "predictions_val.json") if finished else None
+    cell = Cell(
+        arm=arm,
+        seed=seed,
+        status=status,
+        reason=failure,
+        seconds=manifest.get("seconds"),
+        curve=curve,
+        metrics=_metrics(folder, ground_truth, predictions) if predictions else None,
+        audit=manifest.get("audit", {}),
+        input_spec=manifest.get("input_spec", {}),
+        provenance=manifest.get("provenance", {}),
+        machine=manifest.get("machine", {}),
+    )
+    weights: tuple[Mapping[str, str], ...] = ()
+    if (folder / "weights.csv").is_file():
+        with (folder / "weights.csv").open(encoding="utf-8", newline="") as file:
+            weights = tuple(csv.DictReader(file))
+    return CellAnswers(cell, predictions, weights)
+
+
+def _status(manifest: Mapping[str, Any], failure: str) -> CellStatus:
+    if failure:
+        return "failed"
+    if manifest.get("status") == "finished":
+        return "finished"
+    return "interrupted" if manifest else "not started"
+
+
+def _metrics(folder: Path, ground_truth: GroundTruth, predictions: Predictions) -> DetectionMetrics:
+    """Measure a cell once; on the full validation set COCO AP takes a minute."""
+    file = folder / METRICS_FILE
+    if file.is_file():
+        try:
+            metrics = DetectionMetrics.model_validate_json(file.read_bytes())
+        except ValidationError:  # of another version: measured again
+            file.unlink()
+        else:
+            if metrics.ground_truth_sha256 == ground_truth.sha256:
+                return metrics
+    metrics = measure(ground_truth, predictions, generator(BOOTSTRAP_SEED))
+    with write_atomically(file, "w") as out:
+        out.write(metrics.model_dump_json(indent=2) + "\n")
+    return metrics
