@@ -70,6 +70,6 @@ def _last_of_run(flags: ndarray, start: int) -> int:
 
 def _cut(values: Float[ndarray, " n"], first: int, last: int) -> float:
     """Return the middle of the scores that cut ``first``..``last`` can lie between."""
-    lower = values[max(first - 1, 0)]
-    upper = values[min(last, len(values) - 1)]
+    lower = values[first - 1] if first > 0 else values[0] - 1
+    upper = values[last] if last < len(values) else values[-1] + 1
     return float((lower + upper) / 2)

@@ -1,0 +1,66 @@
+"""Views of a group: one draw for all its slices, air outside, nothing by default."""
+
+import numpy as np
+import torch
+
+from ubr_pretrain.augmentation import augment_groups
+from ubr_pretrain.ct import AIR_HU
+from ubr_pretrain.ubr_config import Augmentation
+
+
+def groups() -> torch.Tensor:
+    hu = torch.full((2, 3, 32, 32), float(AIR_HU))
+    hu[:, :, 8:24, 4:16] = 60.0
+    hu[:, 1] += 10
+    return hu
+
+
+def rngs(*seeds: int):
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+def test_all_zero_is_the_identity():
+    assert augment_groups(groups(), Augmentation(), rngs(0, 1)) is not None
+    assert torch.equal(augment_groups(groups(), Augmentation(), rngs(0, 1)), groups())
+
+
+def test_a_certain_flip_mirrors_left_and_right_only():
+    out = augment_groups(groups(), Augmentation(flip=1.0), rngs(0, 1))
+    torch.testing.assert_close(out, groups().flip(-1), rtol=0, atol=1e-2)
+
+
+def test_slices_of_a_group_share_their_view_and_groups_do_not():
+    ranges = Augmentation(scale=0.3, shift=0.1, rotate_deg=20, flip=0.5, contrast=0.1, offset_hu=30)
+    out = augment_groups(groups(), ranges, rngs(0, 1))
+    torch.testing.assert_close(out[:, 0], out[:, 2])
+    assert not torch.allclose(out[0], out[1])
+
+
+def test_a_group_does_not_depend_on_its_neighbours():
+    ranges = Augmentation(scale=0.3, noise_hu=20)
+    both = augment_groups(groups(), ranges, rngs(5, 6))
+    alone = augment_groups(groups()[1:], ranges, rngs(6))
+    torch.testing.assert_close(both[1:], alone)
+
+
+def test_what_comes_in_from_outside_is_air():
+    out = augment_groups(groups(), Augmentation(shift=0.5), rngs(3, 4))
+    assert out.min() >= AIR_HU - 0.01
+    assert out.max() <= 70.01
+
+
+def test_scale_changes_the_area_within_its_range():
+    for seed in range(20):
+        out = augment_groups(groups()[:1], Augmentation(scale=0.25), rngs(seed))
+        ratio = float((out[0, 0] - AIR_HU).sum() / (groups()[0, 0] - AIR_HU).sum())
+        assert 1 / 1.25**2 * 0.9 < ratio < 1.25**2 * 1.1
+
+
+def test_noise_has_the_drawn_spread():
+    flat = torch.zeros(1, 2, 64, 64)
+    spreads = [
+        augment_groups(flat, Augmentation(noise_hu=30), rngs(seed)).std().item()
+        for seed in range(40)
+    ]
+    assert max(spreads) < 31.5
+    assert 8 < np.mean(spreads) < 22

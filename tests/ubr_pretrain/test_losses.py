@@ -1,0 +1,98 @@
+"""The losses against the printed equations, written as plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ubr_pretrain.losses import distance_loss, order_loss, ubr_loss
+from ubr_pretrain.ubr_config import Losses
+
+SCORES = arrays(
+    np.float64,
+    st.tuples(st.integers(1, 5), st.integers(2, 9)),
+    elements=st.floats(-50, 50, allow_nan=False),
+)
+
+
+def order_by_loops(scores: np.ndarray, logit_scale: float) -> float:
+    total = 0.0
+    for group in scores:
+        for j in range(len(group) - 1):
+            x = logit_scale * (group[j + 1] - group[j])
+            # -log sigmoid(x) = log(1 + exp(-x)), arranged so that exp cannot overflow
+            total += math.log1p(math.exp(-abs(x))) + max(-x, 0.0)
+    return total
+
+
+def distance_by_loops(scores: np.ndarray) -> float:
+    total = 0.0
+    for group in scores:
+        for j in range(len(group) - 2):
+            x = abs((group[j + 2] - group[j + 1]) - (group[j + 1] - group[j]))
+            total += 0.5 * x * x if x < 1 else x - 0.5
+    return total
+
+
+@given(SCORES, st.sampled_from([0.5, 1.0, 2.0]))
+def test_losses_equal_the_printed_equations(scores, logit_scale):
+    tensor = torch.from_numpy(scores)
+    assert order_loss(tensor, logit_scale).item() == pytest.approx(
+        order_by_loops(scores, logit_scale), rel=1e-9, abs=1e-9
+    )
+    assert distance_loss(tensor).item() == pytest.approx(
+        distance_by_loops(scores), rel=1e-9, abs=1e-9
+    )
+
+
+@given(SCORES, st.floats(-30, 30))
+def test_adding_a_constant_changes_neither_loss(scores, constant):
+    tensor = torch.from_numpy(scores)
+    for loss in (order_loss, distance_loss):
+        assert loss(tensor + constant).item() == pytest.approx(
+            loss(tensor).item(), rel=1e-9, abs=1e-9
+        )
+
+
+@given(SCORES)
+def test_the_mean_is_the_sum_over_its_number_of_terms(scores):
+    tensor = torch.from_numpy(scores)
+    g, m = scores.shape
+    summed = ubr_loss(tensor, Losses(reduction="sum"), g)
+    mean = ubr_loss(tensor, Losses(reduction="mean"), g)
+    assert mean.order.item() == pytest.approx(summed.order.item() / (g * (m - 1)))
+    if m == 2:
+        assert mean.distance is None
+        assert mean.total is mean.order
+    else:
+        assert mean.distance.item() == pytest.approx(summed.distance.item() / (g * (m - 2)))
+        assert mean.total.item() == pytest.approx(mean.order.item() + mean.distance.item())
+
+
+def test_losses_of_shares_of_a_batch_add_up_to_the_loss_of_the_batch():
+    scores = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for reduction in ("sum", "mean"):
+        reading = Losses(reduction=reduction, distance_weight=0.7)
+        whole = ubr_loss(scores, reading, 6).total
+        parts = sum(ubr_loss(part, reading, 6).total for part in scores.split([1, 2, 3]))
+        torch.testing.assert_close(whole, parts)
+
+
+def test_a_line_costs_no_distance_and_order_falls_as_it_steepens():
+    line = torch.arange(8.0)[None]
+    assert distance_loss(3 * line).item() == 0
+    losses = [order_loss(slope * line).item() for slope in (-1.0, 0.0, 1.0, 4.0)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[1] == pytest.approx(7 * math.log(2))
+
+
+def test_huge_gaps_stay_finite_with_finite_gradients():
+    scores = torch.tensor([[1e4, -1e4, 1e4]], requires_grad=True)
+    loss = ubr_loss(scores, Losses(), 1).total
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(scores.grad).all()
