@@ -40,25 +40,33 @@ def raw_to_hu(
     if raw.dtype == np.int16 and (slope, intercept) == (1.0, 0.0):
         hu, lowest = np.maximum(raw, AIR_HU).astype(np.int16, copy=False), float(raw.min())
     else:
-        hu, lowest = np.empty(raw.shape, dtype=np.int16), np.inf
-        num_bad = 0
-        for index, stored in enumerate(raw):  # slice by slice: a float64 copy of all is 4 x as big
-            values = stored.astype(np.float64) * slope + intercept
-            finite = np.isfinite(values)
-            if not finite.all():
-                num_bad += int(values.size - finite.sum())
+        hu, lowest, num_bad = np.empty(raw.shape, dtype=np.int16), np.inf, 0
+        exact = _fits_int32(raw.dtype, slope, intercept)
+        for index, stored in enumerate(raw):  # a wide copy of one slice, not of the whole scan
+            values = stored.astype(np.int32 if exact else np.float64)
+            values *= int(slope) if exact else slope
+            values += int(intercept) if exact else intercept
+            low, high = float(values.min()), float(values.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                num_bad += int(np.count_nonzero(~np.isfinite(values)))
                 continue
-            if values.max() > MAX_STORED_HU:
-                raise VolumeRefused(
-                    "E-NOHU", path, f"holds {values.max():g}, above {MAX_STORED_HU}: no HU"
-                )
-            lowest = min(lowest, float(values.min()))
-            hu[index] = np.rint(np.maximum(values, AIR_HU))
+            if high > MAX_STORED_HU:
+                raise VolumeRefused("E-NOHU", path, f"holds {high:g}, above {MAX_STORED_HU}: no HU")
+            lowest = min(lowest, low)
+            np.maximum(values, AIR_HU, out=values)
+            hu[index] = values if exact else np.rint(values)
         if num_bad:
             raise VolumeRefused("E-NAN", path, f"{num_bad} voxels are NaN or infinite")
     if lowest < AIR_HU:
         return hu, (f"padding down to {lowest:g} HU clipped to {AIR_HU}",)
     return hu, ()
+
+
+def _fits_int32(dtype: np.dtype[Any], slope: float, intercept: float) -> bool:
+    """Whether ``raw * slope + intercept`` is exact in int32: four times as fast as in float64."""
+    whole = slope == int(slope) and intercept == int(intercept)
+    small = max(abs(slope), abs(intercept)) < 2**14
+    return whole and small and dtype.kind in "iu" and dtype.itemsize <= 2
 
 
 def looks_like_hu(volume: Volume) -> str | None:

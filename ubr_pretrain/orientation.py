@@ -176,7 +176,7 @@ def _notes(
         min(DIRECTION_OF_LETTER, key=lambda c: -float(grid.axes_lps[a] @ DIRECTION_OF_LETTER[c]))
         for a in range(3)
     )
-    if letters != "IPL":
+    if letters not in ("SPL", "IPL"):  # either order of axial slices is everyday
         yield f"reoriented: stored slices, rows, columns grow to {', '.join(letters)}"
     if tilt_deg > NOTED_DEG:
         yield f"tilted by {tilt_deg:.1f} degrees; distances are along the slice normal"

@@ -1,0 +1,156 @@
+"""The pixels of one DICOM file: are all the declared bytes there, and what do they decode to.
+
+pydicom decodes (with pylibjpeg for compressed files) and is exact or raises. There is no second
+decoder behind it: one that accepts a stream that the first refused (GDCM does, with JPEG and with
+broken headers) returns a picture that nobody has checked.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ubr_pretrain.ct import VolumeRefused
+
+PIXEL_DATA = (0x7FE0, 0x0010)
+ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+def pixel_fault(
+    source: BinaryIO, syntax: str, frame_bytes: int, num_frames: int
+) -> tuple[str, str] | None:
+    """Compare the bytes that the header declares with those that are there.
+
+    Args:
+        source: stands at the pixel data element, or at its end where there is none.
+        syntax: transfer syntax UID.
+        frame_bytes: bytes of one decoded frame.
+        num_frames: as declared.
+
+    Returns:
+        (code, cause), or None where every byte is present.
+    """
+    if num_frames < 1 or frame_bytes < 1:
+        return "E-NOPIXELS", f"declares {num_frames} frames of {frame_bytes} bytes"
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    head = source.read(8)
+    if len(head) < 8:
+        return "E-NOPIXELS", "ends before any pixel data"
+    tag = struct.unpack(f"{order}HH", head[:4])
+    if tag != PIXEL_DATA:
+        return (
+            "E-NOPIXELS",
+            f"has no integer pixel data (element {tag[0]:04x},{tag[1]:04x} instead)",
+        )
+    long_length = head[4:] if syntax == ImplicitVRLittleEndian else source.read(4)
+    if len(long_length) < 4:
+        return "E-TRUNC", "ends within the pixel data element"
+    (declared,) = struct.unpack(f"{order}I", long_length)
+    start = source.tell()
+    left = source.seek(0, 2) - start
+    if UID(syntax).is_encapsulated:
+        source.seek(start)
+        return _fragment_fault(source, left, num_frames)
+    expected = frame_bytes * num_frames
+    if left < expected or declared < expected:
+        return "E-TRUNC", f"declares {expected} bytes of pixels, holds {min(left, declared)}"
+    if declared >= expected + frame_bytes:
+        return "E-HEADER", f"holds {declared} bytes of pixels, its header accounts for {expected}"
+    return None
+
+
+def _fragment_fault(source: BinaryIO, left: int, num_frames: int) -> tuple[str, str] | None:
+    """Walk the fragments of compressed pixel data to their end mark, reading none."""
+    num_fragments = -1  # the first item is the offset table
+    while True:
+        head = source.read(8)
+        left -= len(head)
+        if len(head) < 8:
+            return "E-TRUNC", "the compressed pixels end before their end mark"
+        group, element, length = struct.unpack("<HHI", head)
+        if (group, element) == SEQUENCE_END:
+            break
+        if (group, element) != ITEM or length == UNDEFINED_LENGTH:
+            return "E-FORMAT", "the compressed pixels are not a sequence of fragments"
+        left -= length
+        if left < 0:
+            return "E-TRUNC", f"the compressed pixels lack {-left} bytes"
+        source.seek(length, 1)
+        num_fragments += 1
+    if num_fragments < num_frames:
+        return "E-TRUNC", f"declares {num_frames} frames, holds {num_fragments} fragments"
+    return None
+
+
+def check_codec(path: Path, syntax: str) -> None:
+    """Refuse a transfer syntax that is not decoded here.
+
+    Raises:
+        VolumeRefused: E-CODEC.
+    """
+    try:
+        available = get_decoder(UID(syntax)).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise VolumeRefused(
+            "E-CODEC",
+            path,
+            f"transfer syntax {syntax} ({UID(syntax).name}) is not decoded",
+            "convert it to uncompressed DICOM",
+        )
+
+
+def decode(path: Path, syntax: str, shape: tuple[int, int, int]) -> NDArray[Any]:
+    """Decode all frames of a file, as stored.
+
+    Args:
+        path: the file.
+        syntax: its transfer syntax UID.
+        shape: [frame, row, column], as declared.
+
+    Raises:
+        VolumeRefused: E-CODEC (damaged or unsupported compression), E-MISSING.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # padding bytes and the like, checked before
+            deflated = syntax == DeflatedExplicitVRLittleEndian
+            raw = pixel_array(pydicom.dcmread(path) if deflated else path, raw=True)
+    except FileNotFoundError as error:
+        raise VolumeRefused("E-MISSING", path, "disappeared while it was being read") from error
+    except (
+        AttributeError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise VolumeRefused(
+            "E-CODEC",
+            path,
+            f"pixels ({UID(syntax).name}) cannot be decoded: {_first_line(error)}",
+            "copy it again, or convert it to uncompressed DICOM",
+        ) from error
+    if raw.size != np.prod(shape):
+        raise VolumeRefused("E-CODEC", path, f"decodes to {raw.shape}, declares {shape}")
+    return raw.reshape(shape)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

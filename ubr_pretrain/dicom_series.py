@@ -1,0 +1,220 @@
+"""One DICOM series, sorted by geometry, to a `Volume`.
+
+Shapes:
+    k: slices along their common normal, whatever the names and numbers of the files.
+    j, i: rows, columns as stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubr_pretrain.ct import AIR_HU, MAX_HU, Volume, VolumeRefused, contiguous_runs
+from ubr_pretrain.dicom_header import MOMENTS, DicomHeader, read_dicom_header
+from ubr_pretrain.dicom_pixels import decode
+from ubr_pretrain.dicom_slices import CtSlice, ct_slices
+from ubr_pretrain.hounsfield import raw_to_hu
+from ubr_pretrain.orientation import StoredGrid, to_axial
+from ubr_pretrain.reading_rules import ReadingRules
+
+SAME_PLACE_MM = 0.01
+SHOWN_GAPS = 5
+
+
+def read_series(
+    files: Sequence[Path], rules: ReadingRules, path: Path, phase: int | None = None
+) -> Volume:
+    """Read the files of one series.
+
+    Args:
+        files: all of them, in any order.
+        rules: limits of the reader.
+        path: what the series is called in a refusal of the whole.
+        phase: which phase, from 1, where the series holds several over the same slices.
+
+    Raises:
+        VolumeRefused: the codes of `ct_slices`, and E-4D, E-DUP, E-GAP, E-CODEC, E-NOHU, E-TILT,
+            E-OBLIQUE, E-NONAXIAL, E-SIZE-LIMIT.
+    """
+    slices, notes = ct_slices([read_dicom_header(file, rules.max_bytes) for file in files], path)
+    num_bytes = len(slices) * slices[0].header.rows * slices[0].header.columns * 2
+    if num_bytes > rules.max_bytes:
+        raise VolumeRefused(
+            "E-SIZE-LIMIT", path, f"{num_bytes} bytes of HU, limit {rules.max_bytes}"
+        )
+    phases, told_by = split_phases(slices)
+    if phase is None and len(phases) > 1:
+        raise VolumeRefused(
+            "E-4D", path, f"holds {len(phases)} phases, told apart by {told_by}", "choose a phase"
+        )
+    if phase is not None and not 1 <= phase <= len(phases):
+        raise VolumeRefused("E-4D", path, f"holds {len(phases)} phases, no phase {phase}")
+    slices, repeats = _without_repeats(phases[(phase or 1) - 1], path)
+    grid = _grid(slices, rules, path)
+    hu, clipped = _hu(slices)
+    return to_axial(hu, grid, rules, path, (*notes, *repeats, *clipped, *_sideways(slices)))
+
+
+def split_phases(slices: Sequence[CtSlice]) -> tuple[list[list[CtSlice]], str]:
+    """Split slices that share places into phases, by the first of `MOMENTS` that does it.
+
+    A moment does it where no phase has two slices at one place. Slices that no moment tells apart
+    stay together (they may be copies).
+
+    Returns:
+        The phases in the order of the moment, each sorted along the normal; the moment's name.
+    """
+    together = _in_order(slices)
+    if not _share_places(together):
+        return [together], ""
+    for number, (name, *_) in enumerate(MOMENTS):
+        words = {s.moments[number] for s in slices}
+        phases = [
+            _in_order([s for s in slices if s.moments[number] == word])
+            for word in sorted(words, key=lambda word: (word.zfill(16), word))
+        ]
+        if len(phases) > 1 and not any(len(p) < 2 or _share_places(p) for p in phases):
+            return phases, name
+    return [together], ""
+
+
+def _along_mm(slices: Sequence[CtSlice]) -> NDArray[np.float64]:
+    """Return where slices lie along their common normal.
+
+    The normal is taken from one slice, chosen by its place and not by its file: a direction that
+    jitters in the fifth digit from slice to slice must not act on positions 500 mm from the origin.
+    """
+    first = min(slices, key=lambda s: tuple(s.position_mm))
+    normal = np.cross(first.row_lps, first.column_lps)
+    return np.array([s.position_mm for s in slices]) @ normal
+
+
+def _in_order(slices: Sequence[CtSlice]) -> list[CtSlice]:
+    along_mm = _along_mm(slices)
+    order = sorted(
+        range(len(slices)), key=lambda n: (along_mm[n], str(slices[n].path), slices[n].index)
+    )
+    return [slices[n] for n in order]
+
+
+def _share_places(ordered: Sequence[CtSlice]) -> bool:
+    return bool(np.any(np.diff(_along_mm(ordered)) < SAME_PLACE_MM))
+
+
+def _without_repeats(ordered: Sequence[CtSlice], path: Path) -> tuple[list[CtSlice], list[str]]:
+    """Drop slices that repeat another pixel for pixel; refuse a different one at the same place."""
+    along_mm = _along_mm(ordered)
+    kept, dropped, rivals = [0], 0, []
+    for n in range(1, len(ordered)):
+        if along_mm[n] - along_mm[kept[-1]] >= SAME_PLACE_MM:
+            kept.append(n)
+        elif np.array_equal(_pixels(ordered[n]), _pixels(ordered[kept[-1]])):
+            dropped += 1
+        else:
+            rivals.append((ordered[kept[-1]], ordered[n]))
+    if rivals and len(rivals) % len(kept) == 0:
+        raise VolumeRefused(
+            "E-4D",
+            path,
+            f"holds {1 + len(rivals) // len(kept)} different pictures of each of {len(kept)} "
+            "slices, and no time or acquisition number tells them apart",
+        )
+    if rivals:
+        one, other = rivals[0]
+        raise VolumeRefused(
+            "E-DUP",
+            other.path,
+            f"and {one.path.name} show different pictures at {one.position_mm.tolist()}",
+        )
+    notes = [f"{dropped} repeated slices dropped"] if dropped else []
+    return [ordered[n] for n in kept], notes
+
+
+def _grid(ordered: Sequence[CtSlice], rules: ReadingRules, path: Path) -> StoredGrid:
+    """Return the geometry of slices in order; refuse gaps unless the rules allow them."""
+    first, last = ordered[0], ordered[-1]
+    along_mm = _along_mm(ordered)
+    if len(ordered) > 1:
+        step_mm = float(np.median(np.diff(along_mm)))
+        slice_axis = last.position_mm - first.position_mm
+    else:
+        step_mm = _single_step_mm(first, rules)
+        slice_axis = np.cross(first.row_lps, first.column_lps)
+    runs = contiguous_runs(along_mm, step_mm)
+    if len(runs) > 1 and not rules.allow_gaps:
+        gaps = [
+            f"{along_mm[b.start] - along_mm[b.start - 1]:.2f} mm at z = "
+            f"{ordered[b.start - 1].position_mm[2]:.2f}"
+            for b in runs[1:]
+        ]
+        more = f" and {len(gaps) - SHOWN_GAPS} more" if len(gaps) > SHOWN_GAPS else ""
+        raise VolumeRefused(
+            "E-GAP",
+            path,
+            f"slices are {step_mm:.2f} mm apart, but {', '.join(gaps[:SHOWN_GAPS])}{more}",
+            "set allow_gaps to keep the true positions",
+        )
+    return StoredGrid(
+        axes_lps=np.array(
+            [slice_axis / np.linalg.norm(slice_axis), first.column_lps, first.row_lps]
+        ),
+        spacing_mm=(step_mm, *first.pixel_mm),
+        positions_mm=along_mm,
+    )
+
+
+def _single_step_mm(single: CtSlice, rules: ReadingRules) -> float:
+    if single.thickness_mm:
+        return single.thickness_mm
+    if rules.spacing_mm_zyx is not None:
+        return rules.spacing_mm_zyx[0]
+    raise VolumeRefused(
+        "E-SPACING", single.path, "is one slice without a thickness", "give spacing_mm_zyx"
+    )
+
+
+def _sideways(ordered: Sequence[CtSlice]) -> list[str]:
+    """Note slices that lie off the line from the first to the last by more than a pixel."""
+    places = np.array([s.position_mm for s in ordered]) - ordered[0].position_mm
+    along_mm = _along_mm(ordered)
+    if len(ordered) < 3:
+        return []
+    share = (along_mm - along_mm[0]) / (along_mm[-1] - along_mm[0])
+    off_mm = float(np.linalg.norm(places - np.outer(share, places[-1]), axis=1).max())
+    too_far = off_mm > max(ordered[0].pixel_mm)
+    return [f"slices are shifted sideways by up to {off_mm:.1f} mm"] if too_far else []
+
+
+def _stored(header: DicomHeader) -> NDArray[np.generic]:
+    """Decode a file: [frame, j, i]."""
+    shape = (len(header.frames), header.rows, header.columns)
+    return decode(header.path, header.transfer_syntax, shape)
+
+
+def _pixels(s: CtSlice) -> NDArray[np.generic]:
+    return _stored(s.header)[s.index]
+
+
+def _hu(ordered: Sequence[CtSlice]) -> tuple[NDArray[np.int16], list[str]]:
+    """Decode slices in order, file by file, to int16 HU [k, j, i]."""
+    header = ordered[0].header
+    hu = np.empty((len(ordered), header.rows, header.columns), dtype=np.int16)
+    notes: set[str] = set()
+    by_file = sorted(range(len(ordered)), key=lambda k: str(ordered[k].path))
+    for path, of_file in groupby(by_file, key=lambda k: ordered[k].path):
+        places = list(of_file)
+        header = ordered[places[0]].header
+        stored = _stored(header)
+        for k in places:
+            slope, intercept = ordered[k].slope, ordered[k].intercept
+            raw = stored[ordered[k].index]
+            if header.padding is not None and header.padding * slope + intercept > MAX_HU:
+                raw = np.where(raw == header.padding, (AIR_HU - intercept) / slope, raw)
+            hu[k : k + 1], clipped = raw_to_hu(raw[np.newaxis], slope, intercept, path)
+            notes.update(clipped)
+    return hu, sorted(notes)

@@ -1,0 +1,198 @@
+"""The axial CT slices of a DICOM series, each with every value that it needs, in spatial order.
+
+What a series reader would guess (a missing position, a slope of 0, an inverted scale) is refused
+here, by file; scout views are the one thing that is dropped, with a note.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.dicom_header import DicomFrame, DicomHeader
+from ubr_pretrain.dicom_pixels import check_codec
+from ubr_pretrain.reading_rules import MAX_SIDE_PX, check_spacing
+
+SAME_DIRECTION = 1e-3
+"""Largest difference of a direction cosine between two slices of one series (0.06 degrees)."""
+
+SAME_PIXEL = 1e-3
+"""Largest relative difference of the pixel spacing between two slices of one series."""
+
+MAX_UNIT_ERROR = 0.01
+"""How far stored direction cosines may be off unit length and a right angle."""
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+@dataclass(frozen=True, eq=False)
+class CtSlice:
+    """One checked slice.
+
+    Attributes:
+        header: of its file.
+        index: which frame of the file.
+        position_mm: LPS centre of the first pixel.
+        row_lps: unit vector in which the column index grows.
+        column_lps: unit vector in which the row index grows.
+        pixel_mm: row height, column width.
+        thickness_mm: where stated.
+        slope: HU = slope * stored + intercept.
+        intercept: as above.
+        moments: what may tell it from a slice at the same place (`dicom_header.MOMENTS`).
+    """
+
+    header: DicomHeader
+    index: int
+    position_mm: NDArray[np.float64]
+    row_lps: NDArray[np.float64]
+    column_lps: NDArray[np.float64]
+    pixel_mm: tuple[float, float]
+    thickness_mm: float | None
+    slope: float
+    intercept: float
+    moments: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.header.path
+
+
+def ct_slices(headers: Sequence[DicomHeader], path: Path) -> tuple[list[CtSlice], tuple[str, ...]]:
+    """Return the slices of one series and notes on it.
+
+    Args:
+        headers: every file of the series.
+        path: what the series is called in a refusal of the whole.
+
+    Raises:
+        VolumeRefused: E-MODALITY, E-LOCALIZER, E-NOPIXELS, E-TRUNC, E-RGB, E-MONO1, E-CODEC,
+            E-SIZE-LIMIT, E-NOHU, E-RESCALE, E-GEOM, E-SPACING, E-SIZE, E-ORIENT, E-HEADER.
+    """
+    for header in headers:
+        if header.modality != "CT":
+            raise VolumeRefused(
+                "E-MODALITY", header.path, f"modality {header.modality or 'missing'}, not CT"
+            )
+    kept = [(h, f) for h in headers for f in h.frames if "LOCALIZER" not in f.image_type]
+    num_scouts = sum(len(header.frames) for header in headers) - len(kept)
+    if not kept:
+        raise VolumeRefused("E-LOCALIZER", path, f"{num_scouts} localizer views and no slice")
+    used = list({header.path: header for header, _ in kept}.values())
+    for header in used:
+        _check_file(header)
+    slices = [_checked(header, frame) for header, frame in kept]
+    _check_alike(slices)
+    positions = {header.patient_position for header in used} - {"HFS", ""}
+    return slices, (
+        *([f"{num_scouts} localizer views dropped"] if num_scouts else []),
+        *(["pixels were compressed with loss"] if any(h.lossy for h in used) else []),
+        *(["text may be burned into the pixels"] if any(h.burned_in for h in used) else []),
+        *(f"patient position {position}" for position in sorted(positions)),
+    )
+
+
+def _check_file(header: DicomHeader) -> None:
+    path = header.path
+    if header.samples != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise VolumeRefused(
+            "E-RGB", path, f"holds {header.samples} x {header.photometric or 'unknown'} pixels"
+        )
+    if header.photometric == "MONOCHROME1":
+        raise VolumeRefused("E-MONO1", path, "is MONOCHROME1: an inverted picture, not HU")
+    if header.pixel_fault is not None:
+        raise VolumeRefused(header.pixel_fault[0], path, header.pixel_fault[1])
+    if max(header.rows, header.columns) > MAX_SIDE_PX:
+        raise VolumeRefused(
+            "E-SIZE-LIMIT", path, f"{header.rows} x {header.columns} pixels, limit {MAX_SIDE_PX}"
+        )
+    check_codec(path, header.transfer_syntax)
+    if header.has_modality_lut:
+        raise VolumeRefused("E-RESCALE", path, "maps its numbers by a Modality LUT, not to HU")
+
+
+def _checked(header: DicomHeader, frame: DicomFrame) -> CtSlice:
+    path = header.path
+    if frame.slope is None or frame.intercept is None:
+        raise VolumeRefused("E-NOHU", path, "states no rescale slope and intercept")
+    if frame.slope == 0 or not np.isfinite((frame.slope, frame.intercept)).all():
+        raise VolumeRefused(
+            "E-RESCALE", path, f"rescale slope {frame.slope:g}, intercept {frame.intercept:g}"
+        )
+    if frame.rescale_type not in ("", "HU", "US"):
+        raise VolumeRefused("E-NOHU", path, f"its rescaled numbers are {frame.rescale_type}")
+    position = _vector("ImagePositionPatient", frame.position_mm, 3, path)
+    cosines = _vector("ImageOrientationPatient", frame.orientation, 6, path)
+    row, column = cosines[:3], cosines[3:]
+    lengths = np.linalg.norm([row, column], axis=1)
+    if np.abs(lengths - 1).max() > MAX_UNIT_ERROR or abs(float(row @ column)) > MAX_UNIT_ERROR:
+        raise VolumeRefused(
+            "E-GEOM", path, f"ImageOrientationPatient {cosines.tolist()} is no rotation"
+        )
+    if frame.pixel_mm is None or len(frame.pixel_mm) != 2:
+        raise VolumeRefused("E-SPACING", path, "states no PixelSpacing")
+    check_spacing(path, frame.pixel_mm)
+    return CtSlice(
+        header=header,
+        index=frame.index,
+        position_mm=position,
+        row_lps=row / lengths[0],
+        column_lps=column / lengths[1],
+        pixel_mm=(frame.pixel_mm[0], frame.pixel_mm[1]),
+        thickness_mm=frame.thickness_mm,
+        slope=frame.slope,
+        intercept=frame.intercept,
+        moments=frame.moments,
+    )
+
+
+def _vector(
+    name: str, numbers: tuple[float, ...] | None, count: int, path: Path
+) -> NDArray[np.float64]:
+    if numbers is None:
+        raise VolumeRefused("E-GEOM", path, f"states no {name}")
+    vector = np.array(numbers, dtype=np.float64)
+    if len(vector) != count or not np.isfinite(vector).all():
+        raise VolumeRefused("E-GEOM", path, f"{name} {list(numbers)} is not {count} numbers")
+    return vector
+
+
+def _check_alike(slices: Sequence[CtSlice]) -> None:
+    """Name the first file that departs from what most slices of the series agree on."""
+    sizes = {s.path: (s.header.rows, s.header.columns) for s in slices}
+    if odd := _odd_one_out(sizes):
+        raise VolumeRefused("E-SIZE", odd[0], f"rows, columns {odd[1]}, its series has {odd[2]}")
+    rescales = {s.path: (s.slope, s.intercept) for s in slices}
+    if other := _odd_one_out(rescales):
+        raise VolumeRefused(
+            "E-RESCALE", other[0], f"slope, intercept {other[1]}, its series has {other[2]}"
+        )
+    row, column = (
+        np.median([getattr(s, name) for s in slices], axis=0) for name in ("row_lps", "column_lps")
+    )
+    pixel_mm = np.median([s.pixel_mm for s in slices], axis=0)
+    for s in slices:
+        if max(np.abs(s.row_lps - row).max(), np.abs(s.column_lps - column).max()) > SAME_DIRECTION:
+            raise VolumeRefused(
+                "E-ORIENT",
+                s.path,
+                f"orientation {[*s.row_lps.round(4), *s.column_lps.round(4)]}, its series has "
+                f"{[*row.round(4), *column.round(4)]}",
+            )
+        if np.abs(s.pixel_mm / pixel_mm - 1.0).max() > SAME_PIXEL:
+            raise VolumeRefused(
+                "E-SPACING", s.path, f"pixels {s.pixel_mm} mm, its series has {tuple(pixel_mm)}"
+            )
+
+
+def _odd_one_out(values: Mapping[Path, Value]) -> tuple[Path, Value, Value] | None:
+    (usual, _), *others = Counter(values.values()).most_common()
+    return next(((p, v, usual) for p, v in values.items() if v != usual), None) if others else None
