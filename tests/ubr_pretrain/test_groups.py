@@ -41,7 +41,7 @@ def test_V40_exactly_m_slices_give_the_one_group_there_is():
 
 
 def test_V39_fewer_slices_than_m_are_refused():
-    with pytest.raises(ValueError, match="E-FEW.*longest has 7"):
+    with pytest.raises(ValueError, match=r"E-FEW.*longest has 7"):
         equidistant_slices([range(7), range(10, 13)], 8, np.random.default_rng(0))
 
 

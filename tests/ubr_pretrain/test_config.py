@@ -1,0 +1,113 @@
+"""Flags, files and presets become one checked model; anything else ends in one line."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import Field
+
+from ubr_pretrain.config import (
+    MAX_YAML_BYTES,
+    Config,
+    config_differences,
+    config_parser,
+    config_to_yaml,
+    configs_folder,
+    parse_config,
+    read_config,
+)
+from ubr_pretrain.ubr_config import UbrConfig
+
+
+class Inner(Config):
+    lr: float = Field(0.1, gt=0)
+
+
+class Outer(Config):
+    inner: Inner = Inner()
+    names: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def parse(*argv: str) -> Outer:
+    return parse_config(config_parser(Outer, "tool.py", "A tool."), Outer, argv)[0]
+
+
+def test_flags_win_over_the_file_key_by_key(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("inner: {lr: 0.5}\nseed: 3\n")
+    config = parse("--config", str(file), "--seed", "9", "--names", "a", "b")
+    assert config == Outer(inner=Inner(lr=0.5), seed=9, names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--inner.lr", "-1"], "greater than 0"),
+        (["--inner.l", "1"], "inner.l"),
+        (["--seed", "x"], "seed"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(argv, complaint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert complaint in error
+
+
+def test_unknown_keys_of_a_file_are_refused(tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    file.write_text("inner: {learning_rate: 1}\n")
+    with pytest.raises(SystemExit):
+        parse("--config", str(file))
+    assert "learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", sorted(p.stem for p in configs_folder("ubr").glob("*.yaml")))
+def test_every_ubr_preset_is_valid_and_survives_yaml(preset, tmp_path):
+    parser = config_parser(UbrConfig, "train_ubr.py", "x", "ubr")
+    config, _ = parse_config(parser, UbrConfig, ["--preset", preset], presets="ubr")
+    (tmp_path / "c.yaml").write_text(config_to_yaml(config))
+    assert read_config(tmp_path / "c.yaml", UbrConfig) == config
+
+
+def test_the_defaults_are_the_paper_preset():
+    parser = config_parser(UbrConfig, "train_ubr.py", "x", "ubr")
+    config, _ = parse_config(parser, UbrConfig, ["--preset", "paper"], presets="ubr")
+    assert config == UbrConfig()
+
+
+def test_S12_yaml_that_names_python_objects_is_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("seed: !!python/object/apply:os.getpid []\n")
+    with pytest.raises(ValueError, match="not YAML"):
+        read_config(file, Outer)
+
+
+def test_S13_a_huge_configuration_is_refused_unread(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"#" * (MAX_YAML_BYTES + 1))
+    with pytest.raises(ValueError, match="larger than"):
+        read_config(file, Outer)
+
+
+def test_differences_are_named_leaf_by_leaf():
+    a, b = Outer().model_dump(), Outer(inner=Inner(lr=2.0), seed=1).model_dump()
+    assert config_differences(a, b) == ["inner.lr: 0.1 -> 2.0", "seed: 0 -> 1"]
+
+
+@pytest.mark.parametrize("module", ["train_ubr", "score_volumes", "evaluate_ubr"])
+def test_help_does_not_import_torch(module):
+    code = (
+        "import sys, importlib\n"
+        f"m = importlib.import_module('ubr_pretrain.{module}')\n"
+        "try:\n    m.main(['--help'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "heavy = {'torch', 'SimpleITK', 'cv2', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert module in done.stdout

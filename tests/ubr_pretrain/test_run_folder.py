@@ -1,0 +1,109 @@
+"""Who may write a run folder, and when a run goes on."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ubr_pretrain.config import Config
+from ubr_pretrain.run_folder import RunFolderRefused, open_run_folder
+
+
+class Small(Config):
+    lr: float = 0.1
+    names: tuple[str, ...] = ("a",)
+
+
+def test_a_new_folder_holds_the_config_it_was_asked_for(tmp_path):
+    with open_run_folder(tmp_path / "run", Small(lr=0.3)) as folder:
+        assert "lr: 0.3" in (folder.path / "config.yaml").read_text()
+
+
+def test_the_same_command_goes_on_and_another_configuration_is_named(tmp_path):
+    for _ in range(2):
+        with open_run_folder(tmp_path / "run", Small()) as folder:
+            folder.update_manifest(status="interrupted")
+    with (
+        pytest.raises(RunFolderRefused, match=r"lr: 0\.1 -> 0\.5"),
+        open_run_folder(tmp_path / "run", Small(lr=0.5)),
+    ):
+        pass
+    with open_run_folder(tmp_path / "run", Small(lr=0.5), overwrite=True) as folder:
+        assert folder.read_manifest() == {}
+
+
+def test_T10_resume_with_nothing_there_is_an_error(tmp_path):
+    with (
+        pytest.raises(RunFolderRefused, match="nothing to resume"),
+        open_run_folder(tmp_path / "run", Small(), resume=True),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_T09_a_folder_of_something_else_is_refused_and_never_emptied(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(RunFolderRefused, match="thesis.txt|not a run folder"),
+            open_run_folder(tmp_path, Small(), overwrite=overwrite),
+        ):
+            pass
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_T07_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with (
+        pytest.raises(RunFolderRefused, match="is a file"),
+        open_run_folder(tmp_path / "out", Small()),
+    ):
+        pass
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    with open_run_folder(tmp_path, Small()) as folder:
+        folder.update_manifest(status="finished")
+    with pytest.raises(RunFolderRefused, match="has finished"), open_run_folder(tmp_path, Small()):
+        pass
+
+
+def test_T08_a_live_run_holds_its_folder_and_a_dead_one_does_not(tmp_path):
+    code = (
+        "import pathlib, sys, time\n"
+        "from tests.ubr_pretrain.test_run_folder import Small\n"
+        "from ubr_pretrain.run_folder import open_run_folder\n"
+        "with open_run_folder(pathlib.Path(sys.argv[1]), Small()):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(RunFolderRefused, match=f"held by a live run .pid {other.pid}"),
+            open_run_folder(tmp_path, Small()),
+        ):
+            pass
+        other.kill()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with open_run_folder(tmp_path, Small()) as folder:
+                assert folder.path == tmp_path
+            return
+        except RunFolderRefused:
+            time.sleep(0.1)
+    pytest.fail("the lock outlived its owner")
+
+
+def test_T02_a_half_written_file_of_a_killed_run_is_cleaned(tmp_path):
+    with open_run_folder(tmp_path, Small()):
+        pass
+    stale = tmp_path / "checkpoints" / ".last.safetensors.x.part"
+    stale.parent.mkdir()
+    stale.write_bytes(b"half")
+    with open_run_folder(tmp_path, Small()):
+        assert not stale.exists()
