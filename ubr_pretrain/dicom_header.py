@@ -127,7 +127,7 @@ def read_dicom_header(path: Path, max_bytes: int) -> DicomHeader:
         VolumeRefused: E-MISSING, E-NOTFILE, E-EMPTY, E-NOTDICOM, E-HEADER, E-SIZE-LIMIT, E-TRUNC.
     """
     with StoredFile(path) as file:
-        if file.format != "dicom":
+        if file.format != "dicom" or file.gzipped:
             raise VolumeRefused("E-NOTDICOM", path, f"has no DICOM preamble: {describe(file.head)}")
         try:
             with warnings.catch_warnings(), disable_value_validation():

@@ -1,0 +1,282 @@
+"""The volumes below some paths: one entry each, named and given a subject without reading voxels.
+
+Nothing is lost in silence: what looks like a volume and cannot be read becomes an entry that says
+so when it is read, foreign files are counted, and DICOM series that are no CT slices (scout views,
+dose reports, MR) are passed over with their reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.dicom_header import DicomHeader, read_dicom_header
+from ubr_pretrain.dicom_series import read_series, split_phases
+from ubr_pretrain.dicom_slices import ct_slices
+from ubr_pretrain.folder_walk import Listing, listings
+from ubr_pretrain.png_slices import read_png_folder, slice_number
+from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.stored_file import StoredFile, describe
+from ubr_pretrain.volume_file import HEADER_READERS, read_volume_file
+
+VOLUME_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd|dcm)$", re.IGNORECASE)
+DEEPLESION_FOLDER = re.compile(r"(\d+)_\d+_\d+")
+MAX_NAME = 80
+PASSED_OVER = ("E-MODALITY", "E-LOCALIZER", "E-RGB")
+
+
+@dataclass(frozen=True)
+class VolumeEntry:
+    """One volume that can be read.
+
+    Attributes:
+        path: file, PNG folder, or the folder that holds a DICOM series.
+        name: unique in its cohort, fit for a file name, free of what DICOM says of the patient.
+        subject: whose volume it is; two volumes of one subject must not be split.
+        series_uid: of a DICOM series.
+        phase: from 1, where one DICOM series holds several phases of the same slices.
+        files: of a DICOM series.
+        notes: added to the notes of the volume.
+        refusal: why it cannot be read, where that is known already.
+    """
+
+    path: Path
+    name: str
+    subject: str
+    series_uid: str | None = None
+    phase: int | None = None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: VolumeRefused | None = None
+
+    def read(self, **rules: Any) -> Volume:
+        """Read the volume; ``rules`` are the fields of `ReadingRules`.
+
+        Raises:
+            VolumeRefused: it cannot be read without the risk of a wrong result.
+        """
+        checked = ReadingRules(**rules)
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)
+        if self.files:
+            volume = read_series(self.files, checked, self.path, self.phase)
+        elif self.path.is_dir():
+            volume = read_png_folder(self.path, checked)
+        else:
+            volume = read_volume_file(self.path, checked)
+        return replace(volume, notes=(*self.notes, *volume.notes))
+
+
+class Cohort(list[VolumeEntry]):
+    """The entries, in the order in which they were found.
+
+    Attributes:
+        skipped: how many files are no volumes, by reason.
+        passed_over: DICOM series that are no CT slices.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: Counter[str] = Counter()
+        self.passed_over: list[VolumeRefused] = []
+
+
+def find_volumes(paths: Iterable[Path | str]) -> Cohort:
+    """Find every volume in files, folders and DICOM trees, each real file once.
+
+    A subject is the ``subject`` of the volume's row in a ``manifest.csv`` (columns ``volume``,
+    ``subject``) beside it, a hash of the PatientID, or the patient number of a DeepLesion folder;
+    any other volume is its own subject.
+    """
+    search = _Search()
+    for listing in listings(Path(path) for path in paths):
+        search.take(listing)
+    return search.cohort()
+
+
+class _Search:
+    """What has been found so far."""
+
+    def __init__(self) -> None:
+        self.found = Cohort()
+        self.series: dict[str, list[DicomHeader]] = defaultdict(list)
+        self.broken_slices: dict[Path, list[VolumeRefused]] = defaultdict(list)
+        self.named: set[Path] = set()
+        self.manifests: dict[Path, dict[str, str]] = {}
+
+    def take(self, listing: Listing) -> None:
+        if listing.refusal is not None:
+            self._add_refused(Path(listing.refusal.path), listing.refusal)
+            return
+        is_slice = [slice_number(file) is not None for file in listing.files]
+        if any(is_slice) and not listing.named:
+            folder = listing.folder.resolve().name
+            patient = DEEPLESION_FOLDER.fullmatch(folder)
+            self.found.append(VolumeEntry(listing.folder, folder, patient[1] if patient else ""))
+        for file, sliced in zip(listing.files, is_slice, strict=True):
+            if listing.named:
+                self.named.add(file)
+            elif sliced:
+                continue
+            elif file.name.startswith("."):
+                self.found.skipped["hidden"] += 1
+                continue
+            self._take_file(file, listing.named)
+
+    def _take_file(self, path: Path, named: bool) -> None:
+        expected = named or VOLUME_SUFFIX.search(path.name) is not None
+        try:
+            with StoredFile(path) as file:
+                kind, gzipped, head = file.format, file.gzipped, file.head
+        except VolumeRefused as refusal:
+            if path.suffix.lower() == ".dcm":
+                self.broken_slices[path.parent].append(refusal)
+            elif expected:
+                self._add_refused(path, refusal)
+            else:
+                self.found.skipped[refusal.code] += 1
+            return
+        if kind == "dicom" and not gzipped:
+            self._take_dicom(path)
+        elif kind in HEADER_READERS:
+            self.found.append(VolumeEntry(path, _stem(path), self._listed_subject(path)))
+        elif path.suffix.lower() == ".dcm":
+            fault = VolumeRefused("E-NOTDICOM", path, f"is no DICOM file: {describe(head)}")
+            self.broken_slices[path.parent].append(fault)
+        elif expected:
+            self._add_refused(path, VolumeRefused("E-FORMAT", path, describe(head)))
+        else:
+            self.found.skipped["not a volume"] += 1
+
+    def _take_dicom(self, path: Path) -> None:
+        if path.name.upper() == "DICOMDIR":
+            self.found.skipped["DICOMDIR"] += 1
+            return
+        try:
+            header = read_dicom_header(path, ReadingRules().max_bytes)
+        except VolumeRefused as refusal:
+            self.broken_slices[path.parent].append(refusal)
+            return
+        if not header.series_uid:
+            fault = VolumeRefused("E-HEADER", path, "states no SeriesInstanceUID")
+            self.broken_slices[path.parent].append(fault)
+            return
+        if header.series_uid not in self.series:  # hold its place in the order
+            self.found.append(VolumeEntry(path, "", "", series_uid=header.series_uid))
+        self.series[header.series_uid].append(header)
+
+    def _add_refused(self, path: Path, refusal: VolumeRefused) -> None:
+        subject = self._listed_subject(path)
+        self.found.append(VolumeEntry(path, _stem(path), subject, refusal=refusal))
+
+    def _listed_subject(self, path: Path) -> str:
+        if path.parent not in self.manifests:
+            self.manifests[path.parent] = _manifest(path.parent / "manifest.csv")
+        return self.manifests[path.parent].get(_file_stem(path), "")
+
+    def cohort(self) -> Cohort:
+        """Complete the DICOM series, then make names unique and subjects certain."""
+        entries: list[VolumeEntry] = []
+        for entry in self.found:
+            entries += [entry] if entry.series_uid is None else self._series(entry.series_uid)
+        with_series = {h.path.parent for headers in self.series.values() for h in headers}
+        for folder, refusals in self.broken_slices.items():
+            if folder not in with_series:
+                entries += [
+                    VolumeEntry(Path(r.path), _stem(Path(r.path)), "", refusal=r) for r in refusals
+                ]
+        self.found[:] = _uniquely_named(entries)
+        return self.found
+
+    def _series(self, uid: str) -> list[VolumeEntry]:
+        headers = self.series[uid]
+        files = tuple(header.path for header in headers)
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        entry = VolumeEntry(
+            path=files[0] if len(files) == 1 and files[0] in self.named else folder,
+            name=f"series-{_hash(uid)}",
+            subject=f"patient-{_hash(headers[0].patient_id or headers[0].study_uid)}",
+            series_uid=uid,
+            files=files,
+            notes=self._company(headers),
+        )
+        folders = {file.parent for file in files}
+        broken = [r for place in sorted(folders) for r in self.broken_slices.get(place, [])]
+        if broken:  # it may be a slice of this series
+            return [replace(entry, refusal=broken[0])]
+        try:
+            phases, _ = split_phases(ct_slices(headers, entry.path)[0])
+        except VolumeRefused as refusal:
+            if refusal.code in PASSED_OVER and self.named.isdisjoint(files) and _all_alike(headers):
+                self.found.passed_over.append(refusal)
+                self.found.skipped[refusal.code] += len(files)
+                return []
+            return [replace(entry, refusal=refusal)]
+        if len(phases) == 1:
+            return [entry]
+        return [
+            replace(entry, phase=n, name=f"{entry.name}-phase{n}")
+            for n in range(1, len(phases) + 1)
+        ]
+
+    def _company(self, headers: Sequence[DicomHeader]) -> tuple[str, ...]:
+        folders = {header.path.parent for header in headers}
+        patients = {
+            h.patient_id
+            for other in self.series.values()
+            for h in other
+            if h.path.parent in folders
+        }
+        return (f"its folder holds {len(patients)} patients",) if len(patients) > 1 else ()
+
+
+def _all_alike(headers: Sequence[DicomHeader]) -> bool:
+    """Whether the files of a series agree on what they are: an odd one in a CT is a fault of it."""
+    return len({(header.modality, header.samples, header.photometric) for header in headers}) == 1
+
+
+def _uniquely_named(entries: Sequence[VolumeEntry]) -> list[VolumeEntry]:
+    """Tell equal names apart by a hash of the path; give a volume without a subject its own."""
+    times = Counter(entry.name.casefold() for entry in entries)
+    named = []
+    for entry in entries:
+        name = entry.name
+        if times[name.casefold()] > 1 or len(name) > MAX_NAME:
+            path = os.fsencode(Path.cwd() / entry.path)
+            name = f"{name[:MAX_NAME]}-{hashlib.sha256(path).hexdigest()[:8]}"
+        named.append(replace(entry, name=name, subject=entry.subject or name))
+    return named
+
+
+def _file_stem(path: Path) -> str:
+    return VOLUME_SUFFIX.sub("", path.name)
+
+
+def _stem(path: Path) -> str:
+    """Return a file's stem with everything that is no letter, digit, dot or dash replaced."""
+    stem = unicodedata.normalize("NFC", _file_stem(path))
+    return re.sub(r"[^\w.\-]+", "_", stem).lstrip(".-") or "volume"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _manifest(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            rows = csv.DictReader(file)
+            return {row.get("volume") or "": (row.get("subject") or "").strip() for row in rows}
+    except csv.Error as error:
+        raise VolumeRefused("E-FORMAT", path, f"is no table of subjects: {error}") from error
