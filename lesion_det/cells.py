@@ -76,8 +76,19 @@ def cell_name(arm: str, seed: int) -> str:
     return f"{arm}-seed{seed}"
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the training in a folder has come to its end."""
+    return _read_manifest(folder).get("status") == "finished"
+
+
 def read_cell(
-    folder: Path, arm: str, seed: int, ground_truth: GroundTruth, failure: str = ""
+    folder: Path,
+    arm: str,
+    seed: int,
+    ground_truth: GroundTruth,
+    *,
+    expected: Mapping[str, str],
+    failure: str = "",
 ) -> CellAnswers:
     """Read the run folder of one cell, in whatever state it is.
 
@@ -86,14 +97,15 @@ def read_cell(
         arm: its start.
         seed: its seed.
         ground_truth: of the validation images.
+        expected: hashes of what it must have started from; another start is a failure.
         failure: why its training ended, "" where it did not fail.
 
     Raises:
         PredictionsRefused: a finished cell whose predictions answer other images.
     """
-    manifest: dict[str, Any] = {}
-    if (folder / "run.json").is_file():
-        manifest = json.loads((folder / "run.json").read_text("utf-8"))
+    manifest = _read_manifest(folder)
+    if manifest.get("status") == "finished" and not failure:
+        failure = _other_start(manifest.get("audit", {}), expected)
     curve = tuple(
         (record["iteration"], record.get("top5_recall"))
         for record in read_metrics(folder / "metrics.jsonl")
@@ -120,6 +132,19 @@ def read_cell(
         with (folder / "weights.csv").open(encoding="utf-8", newline="") as file:
             weights = tuple(csv.DictReader(file))
     return CellAnswers(cell, predictions, weights)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    file = folder / "run.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def _other_start(audit: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Return in what a finished cell started from something else, "" where in nothing."""
+    other = [name for name, digest in expected.items() if audit.get(name) != digest]
+    if not other:
+        return ""
+    return f"was trained from another {', '.join(other)} than the arm has now; delete its folder"
 
 
 def _status(manifest: Mapping[str, Any], failure: str) -> CellStatus:

@@ -1,0 +1,126 @@
+"""Before a comparison starts: what must be equal between its arms, proved from their own starts.
+
+Each arm's detector is built as its training will build it, and hashed: the order of the images,
+the random head, the trunk. The trainings record the same hashes, so a cell that was trained from
+anything else is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lesion_det.batches import BatchSource
+from lesion_det.comparison import AuditRow
+from lesion_det.det_config import STAGES, STEP_EVERY, Arm, DetConfig
+from lesion_det.detector import Detector, state_sha256
+from lesion_det.ground_truth import ImageRecord
+from lesion_det.initialization import make_start
+from lesion_det.slices import PreparedImages
+from ubr_pretrain.ct import InputSpec
+
+SHOWN_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What one cell starts from.
+
+    Attributes:
+        hashes: ``order_sha256``, ``head_sha256``, ``trunk_sha256``, ``source_sha256``.
+        input_spec: how HU become the trunk's input.
+    """
+
+    hashes: Mapping[str, str]
+    input_spec: InputSpec
+
+
+def fingerprint(config: DetConfig, learned: Sequence[ImageRecord]) -> Fingerprint:
+    """Build the start of one cell and hash it.
+
+    Args:
+        config: of the cell.
+        learned: the images that it learns from.
+
+    Raises:
+        ValueError: the arm's weights were not given, cannot be had, or are another arm's.
+    """
+    start = make_start(
+        config.init,
+        width=config.width,
+        stride=config.detector.stride,
+        seed=config.seed,
+        random_input=config.random_input,
+        ubr=config.ubr,
+        imagenet_weights=config.imagenet_weights,
+    )
+    detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
+    nothing_cached = PreparedImages(config.images, config.input, cache_gb=0)
+    source = BatchSource(learned, nothing_cached, config.batch, config.seed, flip=config.flip)
+    hashes = {
+        "order_sha256": source.order_sha256(config.iterations),
+        "trunk_sha256": state_sha256(start.tensors),
+        "head_sha256": state_sha256(detector.head_state()),
+        "source_sha256": start.source_sha256,
+    }
+    return Fingerprint(hashes, start.input_spec)
+
+
+def audit_arms(
+    configs: Mapping[tuple[Arm, int], DetConfig],
+    fingerprints: Mapping[tuple[Arm, int], Fingerprint],
+) -> list[AuditRow]:
+    """Return what is equal between the arms, and what the protocol lets differ.
+
+    Args:
+        configs: of every cell, by arm and seed.
+        fingerprints: of the same cells.
+    """
+    arms = list(dict.fromkeys(arm for arm, _ in configs))
+    seeds = list(dict.fromkeys(seed for _, seed in configs))
+    first = {arm: configs[arm, seeds[0]] for arm in arms}
+    rows = [
+        _row("iterations x batch", {a: f"{c.iterations} x {c.batch}" for a, c in first.items()}),
+        _row("all settings but start and seed", {a: _settings(c) for a, c in first.items()}),
+    ]
+    for words, key in (("order of the images", "order_sha256"), ("random head", "head_sha256")):
+        for seed in seeds:
+            hashes = {arm: fingerprints[arm, seed].hashes[key][:SHOWN_DIGITS] for arm in arms}
+            rows.append(_row(f"{words}, seed {seed}", hashes))
+    schedules = {arm: _schedule(config) for arm, config in first.items()}
+    inputs = {arm: _input(fingerprints[arm, seeds[0]].input_spec) for arm in arms}
+    rows.append(_row("learning rate", schedules, required=False))
+    rows.append(_row("input of the trunk", inputs, required=False))
+    return rows
+
+
+def _row(what: str, values: Mapping[Arm, str], *, required: bool = True) -> AuditRow:
+    return AuditRow(
+        what=what,
+        values={str(arm): value for arm, value in values.items()},
+        equal=len(set(values.values())) == 1,
+        required=required,
+    )
+
+
+def _settings(config: DetConfig) -> str:
+    """Return a hash of everything that is not the arm's own."""
+    own = {"init", "seed", "ubr", "imagenet_weights"}
+    return hashlib.sha256(config.model_dump_json(exclude=own).encode()).hexdigest()[:SHOWN_DIGITS]
+
+
+def _schedule(config: DetConfig) -> str:
+    optimiser = config.optimiser
+    drops = {
+        "per_arm": f"/10 every {STEP_EVERY[config.init]:,}",
+        "staged": f"/10 at {', '.join(f'{stage:,}' for stage in STAGES)}",
+        "drops": f"/10 at {', '.join(f'{at:g}' for at in optimiser.drop_at) or 'no time'}",
+    }[optimiser.schedule]
+    return f"{optimiser.name} {optimiser.lr:g}, {drops}"
+
+
+def _input(spec: InputSpec) -> str:
+    mean, std = (", ".join(f"{value:g}" for value in triple) for triple in (spec.mean, spec.std))
+    window = f"{spec.window.lower_hu:g} to {spec.window.upper_hu:g} HU"
+    return f"{window} to 0..{spec.scale:g}, minus ({mean}), over ({std})"

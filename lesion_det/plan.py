@@ -1,0 +1,181 @@
+"""What a comparison will run: its cells, their proof of equality, and the arms that cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lesion_det.audit import Fingerprint, audit_arms, fingerprint
+from lesion_det.comparison import AuditRow
+from lesion_det.det_config import Arm, DetConfig
+from lesion_det.ground_truth import GroundTruth
+from lesion_det.initialization import UBR_START
+from lesion_det.splits import Splits, read_splits
+from ubr_pretrain.checkpoint import file_sha256
+from ubr_pretrain.config import Config
+
+CellKey = tuple[Arm, int]
+"""Arm and seed."""
+
+NO_UBR: Mapping[Arm, str] = {
+    "ubr": "--ubr FILE was not given",
+    "ubr-stats": "--ubr FILE was not given",
+    "ubr+imagenet": "--ubr-imagenet FILE was not given",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared.
+
+    Attributes:
+        common: the settings of all cells; its own ``init`` and ``seed`` do not count.
+        inits: the arms.
+        seeds: one training an arm and seed.
+        ubr_imagenet: regressor that started from ImageNet, for ``ubr+imagenet``.
+        title: of the report.
+    """
+
+    common: DetConfig
+    inits: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    ubr_imagenet: Path | None = None
+    title: str = "Lesion detection from different starts"
+
+    def cell_config(self, arm: Arm, seed: int) -> DetConfig:
+        """Return the configuration of one cell, which holds only the weights of its own arm."""
+        ubr = self.ubr_imagenet if arm == "ubr+imagenet" else self.common.ubr
+        own: dict[str, Any] = {
+            "init": arm,
+            "seed": seed,
+            "ubr": ubr if arm in UBR_START else None,
+            "imagenet_weights": (
+                self.common.imagenet_weights if arm.startswith("imagenet") else None
+            ),
+        }
+        return self.common.model_copy(update=own)
+
+    @property
+    def shared(self) -> DetConfig:
+        """The settings that are no arm's and no seed's own."""
+        own = {"init": "random", "seed": 0, "ubr": None, "imagenet_weights": None}
+        return self.common.model_copy(update=own)
+
+    def settings_yaml(self) -> str:
+        """Return the shared settings for a reader; folders of this machine are left out."""
+        values = self.shared.model_dump(exclude={"init", "seed", "ubr", "imagenet_weights"})
+        return yaml.safe_dump(_readable(values), sort_keys=False)
+
+
+class SavedQuestion(Config):
+    """What may not change between two sessions of a comparison; arms and seeds may be added."""
+
+    common: DetConfig
+    data_sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will run, and on what.
+
+    Attributes:
+        configs: of every cell; seed by seed, so that early results already compare arms.
+        fingerprints: of the same cells.
+        not_run: arms that cannot be run, with the reason.
+        audit: what is equal between the arms.
+        splits: the images.
+        data_sha256: of every COCO file.
+    """
+
+    configs: Mapping[CellKey, DetConfig]
+    fingerprints: Mapping[CellKey, Fingerprint]
+    not_run: Mapping[Arm, str]
+    audit: tuple[AuditRow, ...]
+    splits: Splits
+    data_sha256: Mapping[str, str]
+
+    @property
+    def ground_truth(self) -> GroundTruth:
+        """The one validation file."""
+        return self.splits.judged[0]
+
+    def data_words(self, images: Path) -> dict[str, str]:
+        """Return what the arms were trained and judged on, in words."""
+        learned, truth = self.splits.learned, self.ground_truth
+        patients = len({image.patient_index for image in learned})
+        lesions = sum(image.num_lesions for image in learned)
+        return {
+            "trained on": f"{len(learned)} slices with {lesions} lesions of {patients} patients",
+            "judged on": f"{len(truth.images)} slices with {truth.num_lesions} lesions of "
+            f"{truth.num_patients} patients",
+            "images": images.name,
+            **{f"SHA-256, {name}": digest for name, digest in self.data_sha256.items()},
+        }
+
+
+def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
+    """Read the data, build every start once, and prove that the arms differ in nothing else.
+
+    Args:
+        question: what is compared.
+        say: prints a line.
+
+    Raises:
+        ValueError: the data are refused; there is more than one validation file; no arm can be
+            run; the arms differ in something that must be equal.
+    """
+    common = question.common
+    if len(common.val_files) != 1:
+        raise ValueError(f"--val: a comparison is judged on one file, not {len(common.val_files)}")
+    splits = read_splits(common)
+    configs: dict[CellKey, DetConfig] = {}
+    fingerprints: dict[CellKey, Fingerprint] = {}
+    not_run: dict[Arm, str] = {}
+    for seed in question.seeds:
+        for arm in question.inits:
+            config = question.cell_config(arm, seed)
+            if arm in UBR_START and config.ubr is None:
+                not_run[arm] = NO_UBR[arm]
+            if arm in not_run:
+                continue
+            try:
+                fingerprints[arm, seed] = fingerprint(config, splits.learned)
+            except ValueError as error:
+                not_run[arm] = " ".join(str(error).split())
+            else:
+                configs[arm, seed] = config
+    for arm, reason in not_run.items():
+        say(f"not run: {arm}: {reason}")
+    if not configs:
+        raise ValueError("no arm can be run: " + "; ".join(f"{a}: {r}" for a, r in not_run.items()))
+    audit = tuple(audit_arms(configs, fingerprints))
+    for row in audit:
+        say(_audit_line(row))
+    if unequal := [row.what for row in audit if row.required and not row.equal]:
+        raise ValueError(f"the arms are not comparable, they differ in: {', '.join(unequal)}")
+    files = (*common.train_files, *common.val_files, *common.test)
+    return Plan(
+        configs, fingerprints, not_run, audit, splits, {f.name: file_sha256(f) for f in files}
+    )
+
+
+def _audit_line(row: AuditRow) -> str:
+    if row.equal:
+        return f"equal    {row.what}: {next(iter(row.values.values()))}"
+    values = "; ".join(f"{arm}: {value}" for arm, value in row.values.items())
+    return f"{'UNEQUAL' if row.required else 'declared'} {row.what}: {values}"
+
+
+def _readable(value: Any) -> Any:
+    """Return plain values for YAML, a path as its last part."""
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {key: _readable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(item) for item in value]
+    return value
