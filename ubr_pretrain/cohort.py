@@ -23,6 +23,7 @@ from ubr_pretrain.dicom_header import DicomHeader, read_dicom_header
 from ubr_pretrain.dicom_series import read_series, split_phases
 from ubr_pretrain.dicom_slices import ct_slices
 from ubr_pretrain.folder_walk import Listing, listings
+from ubr_pretrain.hounsfield import looks_like_hu
 from ubr_pretrain.png_slices import read_png_folder, slice_number
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.stored_file import StoredFile, describe
@@ -73,7 +74,9 @@ class VolumeEntry:
             volume = read_png_folder(self.path, checked)
         else:
             volume = read_volume_file(self.path, checked)
-        return replace(volume, notes=(*self.notes, *volume.notes))
+        doubt = looks_like_hu(volume)
+        doubts = (f"not HU? {doubt}",) if doubt else ()
+        return replace(volume, notes=(*self.notes, *volume.notes, *doubts))
 
 
 class Cohort(list[VolumeEntry]):

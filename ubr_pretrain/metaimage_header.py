@@ -41,12 +41,10 @@ def read_metaimage_header(stream: BinaryIO, path: Path) -> VolumeHeader:
             path,
             f"NDims {fields.get('NDims', 'missing')}, DimSize {fields.get('DimSize', 'missing')}",
         )
-    if any(side != int(side) for side in sides):
+    if not all(side.is_integer() for side in sides):
         raise VolumeRefused("E-HEADER", path, f"DimSize {fields['DimSize']} is not whole numbers")
-    if fields.get("ElementNumberOfChannels", "1") != "1":
-        raise VolumeRefused(
-            "E-RGB", path, f"{fields['ElementNumberOfChannels']} values a voxel, a CT has one"
-        )
+    if (channels := fields.get("ElementNumberOfChannels", "1")) != "1":
+        raise VolumeRefused("E-RGB", path, f"ElementNumberOfChannels = {channels}, a CT has 1")
     shape = shape_of(path, tuple(int(side) for side in sides))
     _refuse_unread(fields, path)
     data_name = fields["ElementDataFile"]

@@ -28,21 +28,21 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 class StoredFile:
-    """A regular, non-empty file, opened for reading; gzip around it is removed unseen.
+    """A regular, non-empty file, opened for reading; gzip around it is removed (``ungzip``).
 
     Attributes:
         path: the file.
         size: its bytes on disk.
         head: the first bytes of its content (after gzip, if any).
-        gzipped: whether the whole file is a gzip stream.
+        gzipped: whether the whole file is a gzip stream that is removed.
         stream: its content from the first byte.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, ungzip: bool = True) -> None:
         """Open ``path``.
 
         Raises:
-            VolumeRefused: E-MISSING, E-NOTFILE, E-EMPTY.
+            VolumeRefused: E-MISSING, E-NOTFILE, E-EMPTY, E-CRC.
         """
         self.path = path
         try:
@@ -60,8 +60,8 @@ class StoredFile:
             self._file.close()
             raise VolumeRefused("E-EMPTY", path, "holds 0 bytes")
         raw_head = self._file.read(HEAD_BYTES)
-        self.gzipped = raw_head.startswith(GZIP_MAGIC)
-        self.head = _inflated_head(raw_head) if self.gzipped else raw_head
+        self.gzipped = ungzip and raw_head.startswith(GZIP_MAGIC)
+        self.head = self._inflated_head(raw_head) if self.gzipped else raw_head
         self._file.seek(0)
         self.stream: BinaryIO = self._inflated(self._file) if self.gzipped else self._file
 
@@ -144,6 +144,13 @@ class StoredFile:
             raise VolumeRefused("E-MISSING", self.path, "changed while it was being read")
         return out
 
+    def _inflated_head(self, raw_head: bytes) -> bytes:
+        try:
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw_head, HEAD_BYTES)
+        except zlib.error as error:
+            self._file.close()
+            raise _damaged(self.path, error) from error
+
     def _inflated(self, source: BinaryIO) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(_InflatedStream(source, self.path), CHUNK_BYTES))
 
@@ -184,12 +191,7 @@ class _InflatedStream(io.RawIOBase):
             try:
                 data = self._engine.decompress(chunk, len(view))
             except zlib.error as error:
-                raise VolumeRefused(
-                    "E-CRC",
-                    self._path,
-                    f"the compressed stream is damaged ({error})",
-                    "copy or download it again",
-                ) from error
+                raise _damaged(self._path, error) from error
             self._pending = self._engine.unconsumed_tail
             if data:
                 view[: len(data)] = data
@@ -205,8 +207,16 @@ class _InflatedStream(io.RawIOBase):
         return True
 
 
+def _damaged(path: Path, error: zlib.error) -> VolumeRefused:
+    return VolumeRefused(
+        "E-CRC", path, f"the compressed stream is damaged ({error})", "copy or download it again"
+    )
+
+
 def describe(head: bytes) -> str:
     """Say what a file looks like from its first bytes, for one that is no volume."""
+    if not head:
+        return "holds nothing"
     start = head.lstrip()[:64].lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "looks like a web page (HTML or XML)"
@@ -221,16 +231,9 @@ def describe(head: bytes) -> str:
     ):
         if head.startswith(magic):
             return f"looks like {name}"
-    if head and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head[:256]):
+    if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head[:256]):
         return "looks like text"
     return f"begins with {head[:8].hex(' ')}"
-
-
-def _inflated_head(raw_head: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(raw_head, HEAD_BYTES)
-    except zlib.error:
-        return b""
 
 
 def _kind_of_node(mode: int) -> str:

@@ -42,7 +42,7 @@ def read_volume_file(path: Path, rules: ReadingRules) -> Volume:
         header = HEADER_READERS[file.format](file.stream, path)
         grid = _grid(header, path, rules)
         if header.data_file is not None:
-            file = open_files.enter_context(StoredFile(header.data_file))
+            file = open_files.enter_context(StoredFile(header.data_file, ungzip=False))
         file.skip(header.skip_bytes)
         if header.zipped:
             file.inflate_rest()
