@@ -189,6 +189,7 @@ def _report(
         for arm in question.inits
         if arm not in plan.not_run
     }
+    not_run: dict[str, str] = {str(arm): reason for arm, reason in plan.not_run.items()}
     machines = [answers.cell.machine for of_arm in cells.values() for answers in of_arm]
     machine = next((m for m in machines if m), None) or describe_machine(torch.device("cpu"))
     comparison = Comparison(
@@ -197,7 +198,7 @@ def _report(
         settings=question.settings_yaml(),
         audit=plan.audit,
         versions=machine,
-        **compare_arms(cells, {str(a): r for a, r in plan.not_run.items()}, plan.ground_truth),
+        **compare_arms(question.inits, cells, not_run, plan.ground_truth),
     )
     finished = {
         arm: tuple(a.predictions for a in of_arm if a.predictions is not None)

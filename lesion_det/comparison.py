@@ -154,6 +154,7 @@ def _spread(values: Sequence[float | None]) -> Spread:
 
 
 def compare_arms(
+    arms: Sequence[str],
     cells: Mapping[str, Sequence[CellAnswers]],
     not_run: Mapping[str, str],
     ground_truth: GroundTruth,
@@ -161,6 +162,7 @@ def compare_arms(
     """Return the fields of ``Comparison`` that follow from the cells.
 
     Args:
+        arms: in the order to be shown.
         cells: of every arm that was tried.
         not_run: why the others were not.
         ground_truth: of the validation images.
@@ -174,6 +176,7 @@ def compare_arms(
             hits[arm] = found
     pairs = all_pairs(hits, rng)
     results += [ArmResult(arm=arm, not_run=reason) for arm, reason in not_run.items()]
+    results.sort(key=lambda result: arms.index(result.arm))
     return {
         "arms": tuple(results),
         "pairs": tuple(pairs),

@@ -169,11 +169,14 @@ def _outlines(
 
 
 def _crop(hu: Int16[np.ndarray, "y x"], record: ImageRecord) -> tuple[int, int, int, int]:
-    """Return x, y, width, height of the body and the lesions with a margin."""
-    rows, columns = np.nonzero(hu > BODY_HU)
+    """Return x, y, width, height of the body (not the couch) and the lesions with a margin."""
+    _, _, parts, _ = cv2.connectedComponentsWithStats((hu > BODY_HU).astype(np.uint8))
     left, top, right, bottom = record.width_px, record.height_px, 0, 0
-    if len(rows):
-        left, right, top, bottom = columns.min(), columns.max() + 1, rows.min(), rows.max() + 1
+    if len(parts) > 1:  # the first part is the background
+        body = parts[1 + int(parts[1:, cv2.CC_STAT_AREA].argmax())]
+        left, top = int(body[cv2.CC_STAT_LEFT]), int(body[cv2.CC_STAT_TOP])
+        right = left + int(body[cv2.CC_STAT_WIDTH])
+        bottom = top + int(body[cv2.CC_STAT_HEIGHT])
     corners = record.boxes_xyxy
     left = max(0, int(min(left, corners[:, 0].min())) - MARGIN_PX)
     top = max(0, int(min(top, corners[:, 1].min())) - MARGIN_PX)

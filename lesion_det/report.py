@@ -40,7 +40,7 @@ NONE = "—"
 """Printed where a number is undefined."""
 
 MAIN_COLUMNS = ("top-5 recall", "FROC mean", "AP50", "AP")
-RECALL_COLUMNS = ("top-5 recall", "per slice", "IoU >= 0.5", "+1 pixel", "ceiling")
+RECALL_COLUMNS = ("top-5 recall", "per slice", "IoU >= 0.5", "+1 pixel")
 FROC_COLUMNS = tuple(f"FROC @ {rate}" for rate in ("0.5", "1", "2", "4", "8", "16"))
 
 

@@ -34,7 +34,7 @@ STYLE = {
     "svg.hashsalt": "report",
     "text.parse_math": False,
     "font.family": "sans-serif",
-    "font.size": 9.5,
+    "font.size": 9,
     "axes.edgecolor": "#9aa1ab",
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -63,7 +63,7 @@ def draw_learning_curves(finished: Mapping[str, Sequence[Cell]]) -> str:
         finished: the finished cells of every arm.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 3.5), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
         axis = figure.subplots()
         for arm, cells in finished.items():
             curves = [dict(cell.curve) for cell in cells]
@@ -83,7 +83,7 @@ def draw_learning_curves(finished: Mapping[str, Sequence[Cell]]) -> str:
 def draw_recall_at_k(finished: Mapping[str, Sequence[Cell]], ceiling: float | None) -> str:
     """Draw recall against the number of detections counted on a slice."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.9, 3.1), layout="constrained")
+        figure = Figure(figsize=(4.5, 3.4), layout="constrained")
         axis = figure.subplots()
         for arm, cells in finished.items():
             tables = [cell.metrics.topk_recall for cell in cells if cell.metrics is not None]
@@ -106,7 +106,7 @@ def draw_froc(curves: Mapping[str, Sequence[FrocCurve]]) -> str:
     """Draw sensitivity against false positives per image, on a logarithmic axis."""
     rates = np.geomspace(FP_PER_IMAGE[0] / 4, FP_PER_IMAGE[-1], 120)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.9, 3.1), layout="constrained")
+        figure = Figure(figsize=(4.5, 3.4), layout="constrained")
         axis = figure.subplots()
         for arm, of_arm in curves.items():
             rows = [[curve.sensitivity_at(rate) for rate in rates] for curve in of_arm]
@@ -127,7 +127,7 @@ def draw_differences(pairs: Sequence[PairDifference]) -> str:
     """Draw every pair's difference in points with its interval, and the seeds as dots."""
     shown = [pair for pair in pairs if pair.value is not None]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 0.9 + 0.48 * max(1, len(shown))), layout="constrained")
+        figure = Figure(figsize=(9.2, 0.9 + 0.45 * max(1, len(shown))), layout="constrained")
         axis = figure.subplots()
         for row, pair in enumerate(reversed(shown)):
             assert pair.value is not None
@@ -155,7 +155,7 @@ def draw_ubr_training(records: Sequence[Mapping[str, Any]]) -> str:
     train = [r for r in records if r.get("kind") == "train" and "order" in r]
     val = [r for r in records if r.get("kind") == "val" and "rank_r_median" in r]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 2.8), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
         steps = [r["iteration"] for r in train]
         order = np.array([r["order"] for r in train], np.float64)
@@ -200,7 +200,7 @@ def _draw_band(
 
 def _legend(axis: Any) -> None:
     if axis.get_legend_handles_labels()[1]:
-        axis.legend(loc="best", fontsize=9)
+        axis.legend(loc="best", fontsize=8.5, labelcolor=INK)
 
 
 def _to_svg(figure: Figure, name: str) -> str:

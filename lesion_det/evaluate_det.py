@@ -1,0 +1,154 @@
+"""Measure a lesion detector: top-5 recall and its variants, FROC, COCO average precision.
+
+Commands:
+    evaluate_det.py --checkpoint best.safetensors --coco val.json --images Images_png/ --out eval
+    evaluate_det.py --predictions eval/predictions.json --coco val.json --out eval
+
+It writes into ``--out``: ``metrics.json`` and, from a checkpoint, ``predictions.json``. Predictions
+carry the hash of the JSON that they answer; another JSON is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ubr_pretrain.config import CommandParser, refuse
+
+if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
+    from lesion_det.ground_truth import GroundTruth
+    from lesion_det.metrics import DetectionMetrics
+    from lesion_det.predictions import Predictions
+
+BOOTSTRAP_SEED = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse flags and evaluate; return the exit code."""
+    parser = CommandParser(
+        prog="evaluate_det.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("--checkpoint", type=Path | None, help="of train_det.py")
+    parser.add_argument("--predictions", type=Path | None, help="predictions.json of ours")
+    parser.add_argument("--coco", type=Path, required=True, help="COCO file of the split")
+    parser.add_argument("--images", type=Path | None, help="Images_png, with --checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--strict", action="store_true", help="refuse images without predictions")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace results in --out")
+    a = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if (a.checkpoint is None) == (a.predictions is None):
+        refuse(parser.prog, "name either --checkpoint or --predictions")
+    if (a.checkpoint is None) != (a.images is None):
+        refuse(parser.prog, "--images goes with --checkpoint")
+    if (a.out / "metrics.json").exists() and not a.overwrite:
+        refuse(parser.prog, f"--out {a.out}: holds metrics; use --overwrite or another folder")
+    try:
+        if a.checkpoint is None:
+            metrics = evaluate_predictions(a.predictions, a.coco, a.out, strict=a.strict)
+        else:
+            metrics = evaluate_checkpoint(a.checkpoint, a.coco, a.images, a.out, device=a.device)
+    except ValueError as error:
+        refuse(parser.prog, str(error))
+    print(metrics_table(metrics))
+    print(a.out / "metrics.json")
+    return 0
+
+
+def evaluate_predictions(
+    predictions: Path, coco: Path, out: Path, *, strict: bool = False
+) -> DetectionMetrics:
+    """Measure a file of predictions and write ``metrics.json`` into ``out``.
+
+    Raises:
+        ValueError: a file is refused; the predictions answer another JSON; images are missing and
+            ``strict``.
+    """
+    from lesion_det.ground_truth import read_ground_truth
+    from lesion_det.predictions import read_predictions
+
+    return _measure_and_write(read_ground_truth(coco), read_predictions(predictions), out, strict)
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, coco: Path, images: Path, out: Path, *, device: str = "auto"
+) -> DetectionMetrics:
+    """Detect on every image, write ``predictions.json`` and ``metrics.json`` into ``out``.
+
+    Raises:
+        ValueError: the checkpoint, the JSON or a slice is refused.
+    """
+    from lesion_det.ground_truth import read_ground_truth
+    from lesion_det.inference import predict, read_detector
+    from lesion_det.predictions import write_predictions
+    from lesion_det.slices import PreparedImages, require_files
+    from ubr_pretrain.runtime import start_ranks
+
+    ground_truth = read_ground_truth(coco)
+    require_files(images, ground_truth.images)
+    trained = read_detector(checkpoint)
+    prepared = PreparedImages(images, trained.input, cache_gb=0)
+    with start_ranks(device) as ranks:
+        detector = trained.detector.to(ranks.device)
+        predictions = predict(detector, ground_truth, prepared, ranks)
+    write_predictions(out / "predictions.json", predictions)
+    return _measure_and_write(ground_truth, predictions, out, strict=True)
+
+
+def _measure_and_write(
+    ground_truth: GroundTruth, predictions: Predictions, out: Path, strict: bool
+) -> DetectionMetrics:
+    from lesion_det.metrics import measure
+    from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.runtime import generator
+
+    metrics = measure(ground_truth, predictions, generator(BOOTSTRAP_SEED), strict=strict)
+    with write_atomically(out / "metrics.json", "w") as file:
+        file.write(metrics.model_dump_json(indent=2) + "\n")
+    if metrics.missing_images:
+        missing = ", ".join(map(str, metrics.missing_images[:10]))
+        print(
+            f"{len(metrics.missing_images)} images have no predictions and count as empty: "
+            f"{missing}",
+            file=sys.stderr,
+        )
+    if metrics.num_detections == 0:
+        print("no detections at all: every sensitivity is 0", file=sys.stderr)
+    if metrics.scores_leave_0_to_1:
+        print("scores lie outside 0..1; only their order is used", file=sys.stderr)
+    return metrics
+
+
+def metrics_table(metrics: DetectionMetrics) -> str:
+    """Return one table of every number, for a terminal."""
+    interval = metrics.top5_recall_interval
+    bounds = (
+        f"{interval.low:.4f} to {interval.high:.4f} (patients resampled)"
+        if interval.low is not None and interval.high is not None
+        else interval.note or "undefined"
+    )
+    rows = [
+        ("images", str(metrics.num_images)),
+        ("lesions", f"{metrics.num_lesions} of {metrics.num_patients} patients"),
+        ("detections", f"{metrics.num_detections}, at most {metrics.max_detections_per_image}"),
+        *((name, _number(value)) for name, value in metrics.scalars().items()),
+        *((f"recall @ {k}", _number(metrics.topk_recall[k])) for k in (1, 3, 10, 20)),
+        *(
+            (f"top-5, {row.name}", f"{_number(row.recall)}  ({row.num_lesions} lesions)")
+            for row in metrics.by_type
+        ),
+    ]
+    at = next(i for i, (name, _) in enumerate(rows) if name == "top-5 recall") + 1
+    rows.insert(at, ("  95 % interval", bounds))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
