@@ -6,7 +6,7 @@ findings that the command prints). Nothing is written where the whole table is r
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,16 @@ from converters.cohort import (
 )
 from converters.deeplesion import DeepLesionTable, read_deeplesion
 from converters.deeplesion_row import MAX_OUTSIDE_PX
-from converters.lesions import LESION_TYPES, DeepLesionRefused, Finding, KeySlice, Lesion, finding
+from converters.lesions import (
+    LESION_TYPES,
+    UNKNOWN_SPLIT,
+    UNKNOWN_TYPE,
+    DeepLesionRefused,
+    Finding,
+    KeySlice,
+    Lesion,
+    finding,
+)
 from converters.png_folder import PngFolder, PngRefused
 from ubr_pretrain.checkpoint import file_sha256, write_atomically
 from ubr_pretrain.config import Config
@@ -64,7 +73,7 @@ class Conversion:
         counts: what is counted -> split ("unknown" where a row does not say it) -> how often.
         official: one line a split, or the comparison with the official counts.
         refused: rows and images left out for a fault; the command then ends with 1.
-        missing: images without a PNG, left out.
+        missing: rows whose image has no PNG, left out.
         noticed: what was changed, dropped by rule, or is only told.
     """
 
@@ -105,19 +114,25 @@ def convert_deeplesion(
         kept = [lesion for lesion in kept if lesion.key_slice in file_names]
         if missing and config.require_all:
             raise DeepLesionRefused(
-                f"{table_csv}: E-MISSING  {len(missing):,} PNGs are missing and all are required, "
-                f"the first: {missing[0].file_name} (line {missing[0].line})"
+                f"{table_csv}: E-MISSING  {len({each.file_name for each in missing}):,} PNGs are "
+                f"missing and all are required, the first: {missing[0].file_name}"
             )
     refused = (*table.refused, *contradicting, *faulty)
     if not kept:
         first = next(iter((*refused, *missing)), "the table has no rows")
         raise DeepLesionRefused(f"{table_csv}: no row of {len(table.rows):,} is left; {first}")
     conversion = Conversion(
-        counts=_counts(table, refused, [*duplicates, *noisy, *missing, *gaps], kept),
+        counts=_counts(
+            table,
+            refused,
+            [*leaks, *duplicates, *noisy, *missing, *gaps],
+            kept,
+            images_checked=images is not None,
+        ),
         official=official,
-        refused=refused,
-        missing=tuple(missing),
-        noticed=(*table.noticed, *leaks, *duplicates, *noisy, *gaps),
+        refused=_by_line(refused),
+        missing=_by_line(missing),
+        noticed=_by_line([*table.noticed, *leaks, *duplicates, *noisy, *gaps]),
         images_checked=images is not None,
     )
     _write(out, table_csv, config, conversion, kept, file_names)
@@ -174,7 +189,7 @@ def _match_images(
             series, slices = key_slice.series, folder.slices(key_slice.series)
         name = slices.get(key_slice.key_slice_index)
         if name is None:
-            missing.append(finding("E-MISSING", rows[0], "no such PNG"))
+            missing += [finding("W-MISSING", row, "no such PNG") for row in rows]
             continue
         try:
             folder.require_slice(name, key_slice, checksums=checksums)
@@ -194,32 +209,38 @@ def _counts(
     refused: Iterable[Finding],
     others: Iterable[Finding],
     kept: Sequence[Lesion],
+    *,
+    images_checked: bool,
 ) -> dict[str, dict[str, int]]:
     """Count every quirk of the table by split; what did not occur is counted as none."""
     images = by_image(kept)
     firsts = [rows[0].key_slice for rows in images.values()]
-    found = Counter((f.code, f.split) for f in (*table.noticed, *others))
-    tallies: dict[str, Counter[str]] = {
-        "rows": Counter(split for split, _ in table.rows),
-        "rows or images refused": Counter(f.split for f in refused),
+    codes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for each in (*refused, *table.noticed, *others):
+        codes[each.code][each.split] += 1
+    tallies = {"rows": Counter(split for split, _ in table.rows)}
+    tallies["rows or images refused"] = Counter(each.split for each in refused)
+    for code in sorted({each.code for each in refused}):
+        tallies[f"  {code}"] = codes[code]
+    tallies |= {
+        "duplicate rows dropped": codes["W-DUPLICATE"],
+        "possibly noisy rows dropped": codes["W-NOISY"],
+        "rows of patients in two splits": codes["W-LEAK"],
+        "boxes clipped to their image": codes["W-CLIPPED"],
+        "boxes unlike their measured points": codes["W-MEASURE"],
     }
-    for code, label in (
-        ("W-DUPLICATE", "duplicate rows dropped"),
-        ("W-NOISY", "possibly noisy rows dropped"),
-        ("E-MISSING", "images without a PNG, left out"),
-        ("W-GAP", "images with gaps inside Slice_range"),
-        ("W-CLIPPED", "boxes clipped to their image"),
-        ("W-MEASURE", "boxes unlike their measured points"),
-    ):
-        tallies[label] = Counter({split: n for (c, split), n in found.items() if c == code})
+    if images_checked:
+        tallies["rows without a PNG, left out"] = codes["W-MISSING"]
+        tallies["images with gaps inside Slice_range"] = codes["W-GAP"]
+    noisy = (lesion.key_slice for lesion in kept if lesion.possibly_noisy)
+    untyped = (lesion.key_slice for lesion in kept if lesion.lesion_type == UNKNOWN_TYPE)
+    several = (rows[0].key_slice for rows in images.values() if len(rows) > 1)
     tallies |= {
         "lesions": _by_split(lesion.key_slice for lesion in kept),
-        "lesions possibly noisy": _by_split(le.key_slice for le in kept if le.possibly_noisy),
-        "lesions of unknown type": _by_split(le.key_slice for le in kept if le.lesion_type == -1),
+        "lesions possibly noisy": _by_split(noisy),
+        "lesions of unknown type": _by_split(untyped),
         "images": _by_split(firsts),
-        "images with several lesions": _by_split(
-            rows[0].key_slice for rows in images.values() if len(rows) > 1
-        ),
+        "images with several lesions": _by_split(several),
         "images not 512x512": _by_split(
             key for key in firsts if (key.width_px, key.height_px) != (512, 512)
         ),
@@ -228,7 +249,12 @@ def _counts(
         "studies": _by_split({key.order[:2]: key for key in firsts}.values()),
         "patients": _by_split({key.patient_index: key for key in firsts}.values()),
     }
-    return {label: dict(tally) for label, tally in tallies.items()}
+    splits = [*OFFICIAL, *([UNKNOWN_SPLIT] if tallies["rows"][UNKNOWN_SPLIT] else [])]
+    return {label: {s: tally[s] for s in splits} for label, tally in tallies.items()}
+
+
+def _by_line(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda each: each.line))
 
 
 def _by_split(slices: Iterable[KeySlice]) -> Counter[str]:

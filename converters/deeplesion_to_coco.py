@@ -86,12 +86,11 @@ def _parser() -> CommandParser:
 def _print_conversion(conversion: Conversion) -> None:
     from converters.printed_table import print_table
 
-    found = {split for tally in conversion.counts.values() for split in tally}
-    splits = ["train", "val", "test", *(["unknown"] if "unknown" in found else [])]
+    splits = next(iter(conversion.counts.values()))
     print_table(
         ("DeepLesion", *splits, "all"),
         [
-            (label, *(f"{tally.get(s, 0):,}" for s in splits), f"{sum(tally.values()):,}")
+            (label, *(f"{count:,}" for count in tally.values()), f"{sum(tally.values()):,}")
             for label, tally in conversion.counts.items()
         ],
     )

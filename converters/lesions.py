@@ -15,8 +15,9 @@ Split = Literal["train", "val", "test"]
 UNKNOWN_SPLIT = "unknown"
 Box = tuple[float, float, float, float]
 
+UNKNOWN_TYPE = -1
 LESION_TYPES: Mapping[int, str] = {
-    -1: "unknown",
+    UNKNOWN_TYPE: "unknown",
     1: "bone",
     2: "abdomen",
     3: "mediastinum",
