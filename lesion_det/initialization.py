@@ -209,7 +209,7 @@ def weight_table_text(rows: Sequence[WeightRow]) -> str:
     """Return the table for a terminal."""
     lines = [
         f"{row.tensor:<40} {'x'.join(map(str, row.shape)):<16} {row.norm:>12.5g}  "
-        f"{'loaded' if row.loaded else 'drawn ':<6}  {row.source}"
+        f"{'loaded from ' if row.loaded else ''}{row.source}"
         for row in rows
     ]
     loaded = sum(row.loaded for row in rows)

@@ -88,10 +88,11 @@ def draw_panels(panels: Sequence[Panel], heading: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = max(1, -(-len(panels) // COLUMNS))
-    figure = Figure(figsize=(3.2 * COLUMNS, 3.2 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(3.2 * COLUMNS, 3.2 * rows + 0.5))
     FigureCanvasAgg(figure)
     figure.suptitle(heading, fontsize=9)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.92, wspace=0.03, hspace=0.08)
     for axis in axes:
         axis.set_axis_off()
     for axis, panel in zip(axes, panels, strict=False):

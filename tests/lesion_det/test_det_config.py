@@ -1,0 +1,61 @@
+"""Schedules as the paper's sentence is read, and settings that are refused."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lesion_det.det_config import Arm, DetConfig, DetOptimiser
+from ubr_pretrain.config import configs_folder, read_config
+
+
+@pytest.mark.parametrize(
+    ("arm", "step"),
+    [("random", 20_000), ("ubr", 20_000), ("imagenet", 15_000), ("ubr+imagenet", 15_000)],
+)
+def test_per_arm_every_arm_has_its_own_step(arm: Arm, step: int) -> None:
+    optimiser = DetOptimiser()
+    rates = [optimiser.lr_at(i, 60_000, arm) for i in (1, step, step + 1, 2 * step + 1)]
+    assert rates == pytest.approx([2e-3, 2e-3, 2e-4, 2e-5])
+
+
+def test_staged_all_arms_drop_together() -> None:
+    optimiser = DetOptimiser(schedule="staged")
+    for arm in ("random", "ubr+imagenet"):
+        at = (20_000, 20_001, 40_001, 55_001, 70_000)
+        rates = [optimiser.lr_at(i, 70_000, arm) for i in at]
+        assert rates == pytest.approx([2e-3, 2e-4, 2e-5, 2e-6, 2e-6])
+
+
+def test_drops_are_fractions_of_the_iterations_and_warm_up_is_linear() -> None:
+    optimiser = DetOptimiser(lr=1.0, schedule="drops", drop_at=(0.5, 0.75), warmup=4)
+    rates = [optimiser.lr_at(i, 8, "ubr") for i in range(1, 9)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_without_data_nothing_starts() -> None:
+    with pytest.raises(ValidationError, match="name --coco FOLDER, or --train and --val files"):
+        DetConfig()
+    with pytest.raises(ValidationError, match="name --coco FOLDER"):
+        DetConfig(train=(Path("a.json"),))
+
+
+def test_files_that_are_named_win_over_the_folder() -> None:
+    config = DetConfig(coco=Path("coco"), val=(Path("mine.json"),))
+    assert config.train_files == (Path("coco/train.json"),)
+    assert config.val_files == (Path("mine.json"),)
+
+
+@pytest.mark.parametrize("name", ["paper", "staged", "release", "laptop", "demo", "overfit"])
+def test_every_preset_is_a_configuration(name: str, tmp_path: Path) -> None:
+    text = (configs_folder("det") / f"{name}.yaml").read_text("utf-8")
+    file = tmp_path / "preset.yaml"
+    file.write_text(text + "\ncoco: coco\n", encoding="utf-8")
+    assert read_config(file, DetConfig).coco == Path("coco")
+
+
+def test_the_paper_preset_is_the_defaults(tmp_path: Path) -> None:
+    text = (configs_folder("det") / "paper.yaml").read_text("utf-8")
+    file = tmp_path / "preset.yaml"
+    file.write_text(text + "\ncoco: coco\n", encoding="utf-8")
+    assert read_config(file, DetConfig) == DetConfig(coco=Path("coco"))

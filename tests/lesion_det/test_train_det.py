@@ -1,0 +1,333 @@
+"""The life of a detector training: refused, interrupted, resumed, finished."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser, InputConfig
+from lesion_det.detector import Detector
+from lesion_det.inference import predict, read_detector
+from lesion_det.predictions import read_predictions
+from lesion_det.slices import PreparedImages
+from lesion_det.splits import read_splits
+from lesion_det.train_det import main, train
+from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
+from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
+from ubr_pretrain.checkpoint import read_checkpoint
+from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.runtime import Ranks
+from ubr_pretrain.trunk import Trunk
+
+UNIT_INPUT = InputSpec(scale=1.0, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The layers are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDeepLesion:
+    return write_toy_deeplesion(tmp_path_factory.mktemp("toy"), {"train": 4, "val": 2, "test": 2})
+
+
+def tiny(toy: ToyDeepLesion, **changes: Any) -> DetConfig:
+    settings: dict[str, Any] = {
+        "coco": toy.coco,
+        "images": toy.images,
+        "width": 0.1,
+        "input": InputConfig(max_px=64),
+        "random_input": UNIT_INPUT,
+        "detector": DetectorConfig(
+            stride=8,
+            fc_dim=32,
+            anchor_sizes_px=(8, 12, 16),
+            train_top_n=(200, 50),
+            test_top_n=(200, 50),
+        ),
+        "optimiser": DetOptimiser(name="adamw", lr=1e-3, schedule="drops", drop_at=(0.9,)),
+        "iterations": 6,
+        "eval_every": 3,
+        "save_every": 3,
+        "flip": True,
+        "device": "cpu",
+    }
+    return DetConfig(**(settings | changes))
+
+
+def flags(config: DetConfig, out: Path) -> list[str]:
+    """Return the command line of a configuration."""
+    file = out.parent / f"{out.name}.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json")), encoding="utf-8")
+    return [f"--config={file}", f"--out={out}"]
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(out / "checkpoints" / "last.safetensors", "detector")["detector"]
+
+
+@pytest.fixture(scope="module")
+def out(toy: ToyDeepLesion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a finished run."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = train(tiny(toy, test=(toy.coco / "test.json",)), out)
+    assert (result.exit_code, result.iteration) == (0, 6)
+    return out
+
+
+class TestAFinishedRun:
+    def test_it_leaves_every_file_that_the_help_names(self, out: Path) -> None:
+        for name in (
+            "config.yaml run.json weights.csv train.log metrics.jsonl metrics.json "
+            "pictures/labels.png pictures/detections.png checkpoints/last.safetensors "
+            "checkpoints/best.safetensors predictions_val.json predictions_test.json"
+        ).split():
+            assert (out / name).stat().st_size > 0, name
+
+    def test_its_log_ends_with_the_next_command(self, out: Path, toy: ToyDeepLesion) -> None:
+        last = (out / "train.log").read_text("utf-8").splitlines()[-1]
+        wanted = f"next: evaluate_det.py {toy.coco / 'val.json'} {out / 'predictions_val.json'}"
+        assert last == wanted
+
+    def test_its_record_has_losses_and_recall(self, out: Path) -> None:
+        records = read_metrics(out / "metrics.jsonl")
+        training = [r for r in records if r["kind"] == "train"]
+        assert [r["iteration"] for r in training] == [1, 2, 3, 4, 5, 6]
+        for record in training:
+            terms = [record[name] for name in ("objectness", "rpn_box", "classifier", "box")]
+            assert record["loss"] == pytest.approx(sum(terms))
+            assert min(terms) >= 0
+        assert training[0]["lr"] == 1e-3
+        assert training[5]["lr"] == 1e-3
+        recalls = [r["top5_recall"] for r in records if r["kind"] == "val"]
+        assert len(recalls) == 2
+        metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+        assert metrics["top5_recall"] == recalls[-1]
+        assert metrics["best_top5_recall"] == max(recalls)
+        assert metrics["num_lesions"] == 2
+
+    def test_the_checkpoint_detects_what_the_run_predicted(
+        self, out: Path, toy: ToyDeepLesion
+    ) -> None:
+        trained = read_detector(out / "checkpoints" / "last.safetensors")
+        assert trained.arm == "random"
+        (truth,) = read_splits(tiny(toy)).judged
+        prepared = PreparedImages(toy.images, trained.input, cache_gb=0)
+        again = predict(trained.detector, truth, prepared, Ranks(0, 1, torch.device("cpu")))
+        saved = read_predictions(out / "predictions_val.json")
+        assert saved.ground_truth_sha256 == truth.sha256
+        assert saved.num_detections > 0
+        for image_id, boxes in again.boxes_xyxy.items():
+            assert saved.boxes_xyxy[image_id].tolist() == boxes.tolist()
+
+    def test_it_is_not_run_again_but_for_overwrite(
+        self, out: Path, toy: ToyDeepLesion, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tiny(toy, test=(toy.coco / "test.json",))
+        with pytest.raises(SystemExit) as ended:
+            main(flags(config, out))
+        assert ended.value.code == 2
+        assert "this run has finished; use --overwrite" in capsys.readouterr().err
+
+    def test_no_path_of_this_machine_is_in_the_weights(self, out: Path) -> None:
+        data = (out / "checkpoints" / "best.safetensors").read_bytes()
+        assert str(out.parent).encode() not in data
+        assert b"Images_png" not in data
+
+
+class TestInterruption:
+    def test_a_killed_run_ends_like_an_uninterrupted_one(
+        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        straight, killed = tmp_path / "straight", tmp_path / "killed"
+        train(tiny(toy), straight)
+
+        losses, calls = Detector.losses, 0
+
+        def die_at_the_fifth(self: Detector, *args: Any) -> dict[str, torch.Tensor]:
+            nonlocal calls
+            calls += 1
+            if calls == 5:
+                raise KeyboardInterrupt
+            return losses(self, *args)
+
+        monkeypatch.setattr(Detector, "losses", die_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(toy), killed)
+        monkeypatch.undo()
+        assert train(tiny(toy), killed, resume=True).iteration == 6
+        assert tensors(straight).keys() == tensors(killed).keys()
+        assert all(torch.equal(t, tensors(killed)[k]) for k, t in tensors(straight).items())
+        for name in ("metrics.jsonl", "predictions_val.json", "metrics.json"):
+            assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
+
+    def test_ctrl_c_ends_it_with_a_checkpoint(
+        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        losses = Detector.losses
+
+        def press_ctrl_c(self: Detector, *args: Any) -> dict[str, torch.Tensor]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return losses(self, *args)
+
+        monkeypatch.setattr(Detector, "losses", press_ctrl_c)
+        result = train(tiny(toy, save_every=100), tmp_path / "run")
+        assert (result.exit_code, result.iteration, result.top5_recall) == (130, 1, None)
+        assert len(tensors(tmp_path / "run")) == 40
+
+    def test_sigterm_ends_it_with_a_checkpoint(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        config = tiny(toy, iterations=100_000, eval_every=100_000, save_every=100_000)
+        command = [sys.executable, "-m", "lesion_det.train_det", *flags(config, out)]
+        process = subprocess.Popen(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        while not read_metrics(out / "metrics.jsonl"):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 143, log
+        done = read_checkpoint(out / "checkpoints" / "last.safetensors", "detector")["iteration"]
+        assert done == read_metrics(out / "metrics.jsonl")[-1]["iteration"] > 0
+        assert json.loads((out / "run.json").read_text("utf-8"))["status"] == "interrupted"
+        assert b"the same command continues" in log
+
+
+class TestRefusals:
+    def refused(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"init": "ubr"}, "--init ubr needs --ubr CHECKPOINT"),
+            ({"precision": "bf16"}, "precision bf16: needs CUDA"),
+            ({"coco": Path("nowhere")}, "nowhere/train.json: no such file"),
+            ({"images": Path("nowhere")}, "nowhere: 6 key slices are missing, first 000001_01_01"),
+        ],
+    )
+    def test_impossible_input_is_one_line_and_no_folder(
+        self,
+        toy: ToyDeepLesion,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        changes: dict[str, Any],
+        message: str,
+    ) -> None:
+        arguments = flags(tiny(toy, **changes), tmp_path / "run")
+        assert message in self.refused(arguments, capsys)
+        assert not (tmp_path / "run").exists()
+
+    def test_patients_on_both_sides_are_refused_unless_asked_for(
+        self, toy: ToyDeepLesion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        same = {"train": (toy.coco / "train.json",), "val": (toy.coco / "train.json",)}
+        error = self.refused(flags(tiny(toy, **same), tmp_path / "run"), capsys)
+        assert "4 patients are both trained on and evaluated on (patient 1)" in error
+        splits = read_splits(tiny(toy, allow_leakage=True, **same))
+        assert len(splits.learned) == splits.num_judged == 4
+
+    def test_nothing_to_resume(
+        self, toy: ToyDeepLesion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = [*flags(tiny(toy), tmp_path / "run"), "--resume"]
+        assert "nothing to resume" in self.refused(arguments, capsys)
+
+    def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+        self,
+        toy: ToyDeepLesion,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        wild = DetOptimiser(lr=1e30, schedule="drops")
+        config = tiny(toy, optimiser=wild, save_every=1, eval_every=100)
+        assert main(flags(config, tmp_path / "run")) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "iteration 2: loss not finite {'objectness': " in error
+        assert "000001_01_01/010.png" in error or "images 0000" in error
+        last = tmp_path / "run" / "checkpoints" / "last.safetensors"
+        assert read_checkpoint(last, "detector")["iteration"] == 1
+
+
+class TestComparison:
+    def test_arms_of_one_seed_share_data_and_head_and_differ_in_the_trunk(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "ubr.safetensors"
+        made = Provenance(init="random", pretraining="ubr")
+        write_backbone(file, Backbone(Trunk("vgg16", 0.1), UNIT_INPUT, made))
+        audits = []
+        for changes in ({"init": "random"}, {"init": "ubr", "ubr": file}):
+            out = tmp_path / changes["init"]  # type: ignore[operator]
+            train(tiny(toy, iterations=1, **changes), out)
+            manifest = json.loads((out / "run.json").read_text("utf-8"))
+            audits.append(manifest["audit"])
+        assert audits[0]["order_sha256"] == audits[1]["order_sha256"]
+        assert audits[0]["head_sha256"] == audits[1]["head_sha256"]
+        assert audits[0]["trunk_sha256"] != audits[1]["trunk_sha256"]
+        loaded = (tmp_path / "ubr" / "weights.csv").read_text("utf-8").count(",True\n")
+        assert loaded == 26
+
+    def test_two_ranks_learn_what_one_process_learns(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        # SGD: AdamW makes a step of the rounding noise of a gradient that is zero.
+        config = tiny(toy, batch=4, optimiser=DetOptimiser(lr=0.01, schedule="drops"))
+        train(config, tmp_path / "one")
+        ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+        ranks += ["--master-addr=127.0.0.1", f"--master-port={29500 + os.getpid() % 1000}"]
+        command = [*ranks, "-m", "lesion_det.train_det", *flags(config, tmp_path / "two")]
+        done = subprocess.run(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+        first = read_metrics(tmp_path / "one" / "metrics.jsonl")[0]["loss"]
+        assert read_metrics(tmp_path / "two" / "metrics.jsonl")[0]["loss"] == pytest.approx(first)
+
+    def test_it_learns_to_find_the_lesions_it_was_shown(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        own = (toy.coco / "train.json",)
+        config = tiny(
+            toy,
+            train=own,
+            val=own,
+            allow_leakage=True,
+            flip=False,
+            iterations=80,
+            eval_every=80,
+            optimiser=DetOptimiser(name="adamw", lr=2e-3, schedule="drops", max_grad_norm=10.0),
+        )
+        result = train(config, tmp_path / "run")
+        assert result.top5_recall is not None
+        assert result.top5_recall >= 0.75
