@@ -63,16 +63,23 @@ def draw_labels(source: BatchSource, path: Path) -> None:
 
 
 def draw_detections(
-    ground_truth: GroundTruth, predictions: Predictions, prepared: PreparedImages, path: Path
+    ground_truths: Sequence[GroundTruth],
+    answers: Sequence[Predictions],
+    prepared: PreparedImages,
+    path: Path,
 ) -> None:
-    """Draw images spread over the file: lesions found and missed, detections right and wrong."""
-    images = ground_truth.images
-    chosen = [images[i * len(images) // PANELS] for i in range(min(PANELS, len(images)))]
+    """Draw images spread over the files: lesions found and missed, detections right and wrong."""
+    judged = [
+        (record, answer)
+        for truth, answer in zip(ground_truths, answers, strict=True)
+        for record in truth.images
+    ]
+    count = min(PANELS, len(judged))
     panels = []
-    for record in chosen:
+    for record, answer in (judged[i * len(judged) // count] for i in range(count)):
         hu, frame = prepared[record].hu, prepared[record].frame
-        best = frame.to_input(predictions.boxes_xyxy[record.id][:TOP_K])
-        scores = predictions.scores[record.id][:TOP_K]
+        best = frame.to_input(answer.boxes_xyxy[record.id][:TOP_K])
+        scores = answer.scores[record.id][:TOP_K]
         lesions = frame.to_input(record.boxes_xyxy)
         panels.append(Panel(record.file_name, hu, lesions, best, scores))
     heading = (

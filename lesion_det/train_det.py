@@ -276,7 +276,7 @@ def train(
             with write_atomically(out / "metrics.json", "w") as file:
                 file.write(to_json(metrics, indent=2) + "\n")
             picture = out / "pictures" / "detections.png"
-            draw_detections(splits.judged[0], answers[0], prepared, picture)
+            draw_detections(splits.judged, answers, prepared, picture)
             folder.update_manifest(
                 status="finished",
                 iteration=iteration,
