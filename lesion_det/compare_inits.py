@@ -143,7 +143,8 @@ def compare(
                 if code:
                     say(f"{heading}: stopped; the same command continues")
                     return code, plan.not_run
-            _report(question, plan, out, failures, chapter)
+            if number < len(plan.configs):  # what there is so far, for those who look meanwhile
+                _report(question, plan, out, failures, chapter)
         comparison = _report(question, plan, out, failures, chapter)
         folder.update_manifest(
             status="incomplete" if comparison.faults else "complete",

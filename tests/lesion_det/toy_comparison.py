@@ -1,4 +1,4 @@
-"""A comparison that runs in a second: slices on disk, a tiny detector, a training that only pretends."""
+"""A comparison in a second: slices on disk, a tiny detector, a training that only pretends."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from lesion_det.audit import fingerprint
 from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser
 from lesion_det.ground_truth import read_ground_truth
-from lesion_det.initialization import make_start, weight_table_csv
+from lesion_det.initialization import weight_table_csv
 from lesion_det.predictions import Predictions, write_predictions
 from lesion_det.splits import read_splits
 from tests.lesion_det.toy_split import write_text
@@ -112,16 +112,6 @@ def pretend_training(config: DetConfig, out: Path) -> int:
     truth = read_ground_truth(config.val_files[0])
     rng = np.random.default_rng([config.seed, len(config.init)])
     skill = SKILL[config.init]
-    start = make_start(
-        config.init,
-        width=config.width,
-        stride=config.detector.stride,
-        seed=config.seed,
-        random_input=config.random_input,
-        ubr=config.ubr,
-        imagenet_weights=config.imagenet_weights,
-    )
-    del start
     boxes, scores = {}, {}
     for image in truth.images:
         found = image.boxes_xyxy[rng.random(image.num_lesions) < skill]
