@@ -107,6 +107,12 @@ class Journal:
             os.fsync(self._metrics.fileno())
             self._board.flush()
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End the bar and close the files."""
         if not self.enabled:

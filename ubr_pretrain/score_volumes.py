@@ -80,7 +80,7 @@ def score_volumes(
     from ubr_pretrain.regressor import read_regressor
     from ubr_pretrain.runtime import start_ranks, to_json
     from ubr_pretrain.scoring import read_curve, score_slices
-    from ubr_pretrain.volumes import find_volumes, looks_like_hu
+    from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes, looks_like_hu
 
     trained = read_regressor(checkpoint)
     spec = trained.input_spec
@@ -97,7 +97,7 @@ def score_volumes(
         regressor = trained.regressor.to(ranks.device)
         for entry in track(entries, "scoring", disable=not sys.stderr.isatty()):
             try:
-                volume = entry.read()
+                volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
             except VolumeRefused as refusal:
                 print(refusal, file=sys.stderr)
                 records.append({"volume": entry.name, "code": refusal.code, "cause": refusal.cause})

@@ -189,8 +189,7 @@ def _decode(entry: VolumeEntry, spec: InputSpec, slices_file: Path, record_file:
 
 def _key(entry: VolumeEntry, spec: InputSpec) -> str:
     """Return what identifies the source bytes and the geometry they are resampled to."""
-    path = entry.path
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    text = f"{stamp} {entry.series_uid} {spec.size_px} {spec.fov_mm}"
+    files = entry.files or ([entry.path] if entry.path.is_file() else sorted(entry.path.glob("*")))
+    stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
+    text = f"{stamp} {entry.phase} {spec.size_px} {spec.fov_mm}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -34,7 +34,8 @@ if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     from ubr_pretrain.regressor import Regressor
     from ubr_pretrain.run_folder import RunFolder
     from ubr_pretrain.runtime import Ranks, StopRequest
-    from ubr_pretrain.slice_store import Refusal, StoredVolume
+    from ubr_pretrain.slice_store import StoredVolume
+    from ubr_pretrain.training_data import TrainingData
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,32 +92,26 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     from ubr_pretrain.network_input import network_input
     from ubr_pretrain.regressor import regressor_state
     from ubr_pretrain.runtime import describe_machine, generator, seed_everything
-    from ubr_pretrain.slice_store import data_sha256
+    from ubr_pretrain.training_data import read_training_data
 
     # Data: decode once, split by subject, and give every rank its share of the groups.
     began_s = time.monotonic()
-    training, validation, refused = _read_data(config, folder, ranks)
-    data_hash = data_sha256(training)
-    ranks.require_equal(data_hash, "the training data")
+    data = read_training_data(config, folder, ranks)
+    ranks.require_equal(data.sha256, "the training data")
     if config.g % ranks.world_size:
         raise ValueError(f"g = {config.g} groups cannot be shared by {ranks.world_size} processes")
-    runs = [volume.runs for volume in training]
-    sampler = GroupSampler(
-        runs, config.g, config.m, config.seed, config.start_rule, _weights(config, training)
-    )
+    runs = [volume.runs for volume in data.training]
+    sampler = GroupSampler(runs, config.g, config.m, config.seed, config.start_rule, data.weights)
     mine = range(ranks.rank, config.g, ranks.world_size)
 
     # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
     seed_everything(config.seed)
-    regressor, provenance = _build_regressor(config, ranks)
-    provenance = provenance.model_copy(
-        update={"data_sha256": data_hash, "num_volumes": len(training)}
-    )
+    regressor, provenance = _build_regressor(config, data, ranks)
     optimiser = _build_optimiser(regressor, config.optimiser)
     iteration, best = 0, -1.0
     if folder.last.is_file():
         state = read_checkpoint(folder.last, "ubr")
-        if state["provenance"]["data_sha256"] != data_hash:
+        if state["provenance"]["data_sha256"] != data.sha256:
             raise ValueError(f"{folder.last}: was written for other training data")
         regressor.load_state_dict(state["regressor"])
         optimiser.load_state_dict(state["optimiser"])
@@ -133,154 +128,114 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             status="running",
             machine=describe_machine(ranks.device),
             world_size=ranks.world_size,
-            data_sha256=data_hash,
-            num_training=len(training),
-            num_validation=len(validation),
-            refused=[vars(refusal) for refusal in refused],
+            data_sha256=data.sha256,
+            num_training=len(data.training),
+            num_validation=len(data.validation),
+            refused=[vars(refusal) for refusal in data.refused],
         )
-    journal = Journal(folder.path, iteration, config.iterations, enabled=ranks.is_first)
-    journal.say(
-        f"{len(training)} volumes to train on, {len(validation)} held out, {len(refused)} refused; "
-        f"iteration {iteration} of {config.iterations}"
-    )
-
-    regressor.train()
-    while iteration < config.iterations and not stop.on_any_rank(ranks):
-        iteration += 1
-        lr = config.optimiser.lr_at(iteration, config.iterations)
-        for group in optimiser.param_groups:
-            group["lr"] = lr * group["lr_factor"]
-
-        # Draw g groups of m slices; this rank looks at its share of them.
-        groups = sampler.draw(iteration)
-        hu = _gather(training, [groups[i] for i in mine]).to(ranks.device)
-        views = [generator(config.seed, VIEWS, iteration, i) for i in mine]
-        hu = augment_groups(hu, config.augmentation, views)
-        if iteration == 1 and ranks.is_first:
-            draw_batch(hu, config.input, folder.path / "batch.png")
-
-        # Forward, both losses, backward, step.
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            scores = regressor(network_input(hu.flatten(0, 1), config.input))
-        scores = scores.float().view(len(mine), config.m)
-        loss = ubr_loss(scores, config.losses, config.g)
-        optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        ranks.sum_gradients(regressor)
-        if config.optimiser.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(regressor.parameters(), config.optimiser.max_grad_norm)
-        record = {
-            "loss": ranks.sum_number(loss.total.item()),
-            "order": ranks.sum_number(loss.order.item()),
-            "score_std": scores.std().item(),
-            "lr": lr,
-        }
-        if loss.distance is not None:
-            record["distance"] = ranks.sum_number(loss.distance.item())
-        if not math.isfinite(record["loss"]):
-            names = ", ".join(training[v].name for v, _ in groups)
-            raise FloatingPointError(
-                f"iteration {iteration}: the loss is not finite ({record}); volumes {names}; "
-                f"checkpoints before it are in {folder.last.parent}"
-            )
-        optimiser.step()
-        journal.record(iteration, "train", record)
-        journal.progress(iteration, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
-
-        # Every so often, and at the end: look at the held-out volumes, keep the best.
-        at_end = iteration == config.iterations
-        if ranks.is_first and validation and (at_end or iteration % config.eval_every == 0):
-            result = _validate(regressor, validation, config, ranks.device)
-            journal.record(iteration, "val", result)
-            journal.say(
-                f"{iteration}: held out, rank correlation median {result['rank_r_median']:.3f}, "
-                f"worst {result['rank_r_worst']:.3f} ({result['worst_volume']})"
-            )
-            if result["r_mean"] > best:
-                best = result["r_mean"]
-                save(folder.best)
-            draw_training(read_metrics(folder.path / "metrics.jsonl"), folder.progress_picture)
-
-        # Every so often, and at the end: a checkpoint to go on from.
-        if ranks.is_first and (at_end or iteration % config.save_every == 0):
-            journal.sync()
-            save(folder.last)
-
-    finished = iteration == config.iterations
-    if ranks.is_first:
-        if not finished:
-            journal.sync()
-            save(folder.last)
-        elif not folder.best.is_file():
-            save(folder.best)  # nothing was held out: the last is the best we know
-        folder.update_manifest(
-            status="finished" if finished else "interrupted",
-            iteration=iteration,
-            seconds=round(time.monotonic() - began_s, 1),
+    with Journal(folder.path, iteration, config.iterations, enabled=ranks.is_first) as journal:
+        journal.say(
+            f"{len(data.training)} volumes to train on, {len(data.validation)} held out, "
+            f"{len(data.refused)} refused; iteration {iteration} of {config.iterations}"
         )
-    if finished:
-        journal.say(f"next: score_volumes.py SCANS --checkpoint {folder.best} --out scores")
-    else:
-        journal.say(f"stopped after iteration {iteration}; the same command continues")
-    journal.close()
+
+        regressor.train()
+        while iteration < config.iterations and not stop.on_any_rank(ranks):
+            iteration += 1
+            lr = config.optimiser.lr_at(iteration, config.iterations)
+            for group in optimiser.param_groups:
+                group["lr"] = lr * group["lr_factor"]
+
+            # Draw g groups of m slices; this rank looks at its share of them.
+            groups = sampler.draw(iteration)
+            hu = data.gather([groups[i] for i in mine]).to(ranks.device)
+            views = [generator(config.seed, VIEWS, iteration, i) for i in mine]
+            hu = augment_groups(hu, config.augmentation, views)
+            if iteration == 1 and ranks.is_first:
+                draw_batch(hu, config.input, folder.path / "batch.png")
+
+            # Forward, both losses, backward, step.
+            with torch.autocast(
+                ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
+            ):
+                scores = regressor(network_input(hu.flatten(0, 1), config.input))
+            scores = scores.float().view(len(mine), config.m)
+            loss = ubr_loss(scores, config.losses, config.g)
+            optimiser.zero_grad(set_to_none=True)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            ranks.sum_gradients(regressor)
+            if config.optimiser.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(
+                    regressor.parameters(), config.optimiser.max_grad_norm
+                )
+            record = {
+                "loss": ranks.sum_number(loss.total.item()),
+                "order": ranks.sum_number(loss.order.item()),
+                "score_std": scores.std().item(),
+                "lr": lr,
+            }
+            if loss.distance is not None:
+                record["distance"] = ranks.sum_number(loss.distance.item())
+            if not math.isfinite(record["loss"]):
+                names = ", ".join(data.training[v].name for v, _ in groups)
+                raise FloatingPointError(
+                    f"iteration {iteration}: the loss is not finite ({record}); volumes {names}; "
+                    f"checkpoints before it are in {folder.last.parent}"
+                )
+            optimiser.step()
+            journal.record(iteration, "train", record)
+            journal.progress(iteration, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
+
+            # Every so often, and at the end: look at the held-out volumes, keep the best.
+            at_end = iteration == config.iterations
+            if (
+                ranks.is_first
+                and data.validation
+                and (at_end or iteration % config.eval_every == 0)
+            ):
+                result = _validate(regressor, data.validation, config, ranks.device)
+                journal.record(iteration, "val", result)
+                journal.say(
+                    f"{iteration}: rank correlation of the held out: median "
+                    f"{result['rank_r_median']:.3f}, worst {result['rank_r_worst']:.3f} "
+                    f"({result['worst_volume']})"
+                )
+                if result["r_mean"] > best:
+                    best = result["r_mean"]
+                    save(folder.best)
+                draw_training(read_metrics(folder.path / "metrics.jsonl"), folder.progress_picture)
+
+            # Every so often, and at the end: a checkpoint to go on from.
+            if ranks.is_first and (at_end or iteration % config.save_every == 0):
+                journal.sync()
+                save(folder.last)
+
+        finished = iteration == config.iterations
+        if ranks.is_first:
+            if not finished:
+                journal.sync()
+                save(folder.last)
+            elif not folder.best.is_file():
+                save(folder.best)  # nothing was held out: the last is the best we know
+            folder.update_manifest(
+                status="finished" if finished else "interrupted",
+                iteration=iteration,
+                seconds=round(time.monotonic() - began_s, 1),
+            )
+        if finished:
+            journal.say(f"next: score_volumes.py SCANS --checkpoint {folder.best} --out scores")
+        else:
+            journal.say(f"stopped after iteration {iteration}; the same command continues")
     if not finished:
         return stop.exit_code
-    return 1 if refused else 0
+    return 1 if data.refused else 0
 
 
 VIEWS = 2
 """Stream of random numbers of the augmentation (groups use 0 and 1)."""
 
 
-def _read_data(
-    config: UbrConfig, folder: RunFolder, ranks: Ranks
-) -> tuple[list[StoredVolume], list[StoredVolume], list[Refusal]]:
-    """Decode every volume once (each rank its share), and split by subject."""
-    import pandas as pd
-
-    from ubr_pretrain.checkpoint import write_atomically
-    from ubr_pretrain.slice_store import build_slice_store, split_by_subject
-    from ubr_pretrain.volumes import find_volumes
-
-    entries = find_volumes(config.data)
-    if not entries:
-        raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume found")
-    where = config.store or folder.path / "slices"
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    shares = entries[ranks.rank :: ranks.world_size]
-    build_slice_store(where, shares, config.input, min_slices=config.m, say=say)
-    ranks.wait()
-    volumes, refused = build_slice_store(where, entries, config.input, min_slices=config.m)
-    if not volumes:
-        raise ValueError(f"all {len(refused)} volumes were refused; first: {refused[0].cause}")
-    training, validation = split_by_subject(
-        volumes, config.holdout, config.holdout_fraction, config.seed
-    )
-    if ranks.is_first:
-        rows = [(v.name, v.subject, "train", v.sha256, "") for v in training]
-        rows += [(v.name, v.subject, "validation", v.sha256, "") for v in validation]
-        rows += [(r.name, "", "refused", "", f"{r.code} {r.cause}") for r in refused]
-        table = pd.DataFrame(rows, columns=["volume", "subject", "use", "sha256", "reason"])
-        with write_atomically(folder.path / "manifest.csv", "w") as file:
-            table.to_csv(file, index=False)
-    return training, validation, refused
-
-
-def _weights(config: UbrConfig, training: Sequence[StoredVolume]) -> list[float] | None:
-    """Return the chance of every volume that makes the entries of ``data`` equally frequent."""
-    if config.balance == "volume":
-        return None
-    sources = [
-        next(i for i, top in enumerate(config.data) if top in (volume.path, *volume.path.parents))
-        for volume in training
-    ]
-    return [1.0 / sources.count(source) for source in sources]
-
-
-def _build_regressor(config: UbrConfig, ranks: Ranks) -> tuple[Regressor, Any]:
+def _build_regressor(config: UbrConfig, data: TrainingData, ranks: Ranks) -> tuple[Regressor, Any]:
     from ubr_pretrain.backbone import Provenance, read_imagenet_trunk
     from ubr_pretrain.regressor import Regressor
     from ubr_pretrain.trunk import Trunk
@@ -295,6 +250,8 @@ def _build_regressor(config: UbrConfig, ranks: Ranks) -> tuple[Regressor, Any]:
         init=config.init,
         pretraining="ubr",
         config=config.model_dump(mode="json", exclude={"data", "store", "imagenet_weights"}),
+        data_sha256=data.sha256,
+        num_volumes=len(data.training),
         code_version=metadata.version("ct-body-part-transfer"),
     )
     return Regressor(trunk, config.head_std).to(ranks.device), provenance
@@ -313,16 +270,6 @@ def _build_optimiser(regressor: Regressor, config: Optimiser) -> torch.optim.Opt
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr)
-
-
-def _gather(volumes: Sequence[StoredVolume], groups: Sequence[tuple[int, Any]]) -> torch.Tensor:
-    """Return float32 HU [g, m, S, S] of the drawn slices."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(
-        np.stack([volumes[v].slices[indices] for v, indices in groups]).astype(np.float32)
-    )
 
 
 def _validate(

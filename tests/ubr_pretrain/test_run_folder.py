@@ -46,7 +46,7 @@ def test_T09_a_folder_of_something_else_is_refused_and_never_emptied(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with (
-            pytest.raises(RunFolderRefused, match="thesis.txt|not a run folder"),
+            pytest.raises(RunFolderRefused, match=r"thesis.txt|not a run folder"),
             open_run_folder(tmp_path, Small(), overwrite=overwrite),
         ):
             pass

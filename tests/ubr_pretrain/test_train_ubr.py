@@ -1,0 +1,188 @@
+"""The life of a training run: killed, stopped, resumed, shared, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
+from ubr_pretrain.checkpoint import read_checkpoint
+from ubr_pretrain.config import config_to_yaml
+from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.train_ubr import train
+
+STOP_AT = """
+import os, pathlib, sys
+from ubr_pretrain.config import read_config
+from ubr_pretrain.journal import Journal
+from ubr_pretrain.train_ubr import train
+from ubr_pretrain.ubr_config import UbrConfig
+import torch
+torch.set_num_threads(1)
+config, out, number, at = sys.argv[1:]
+plain = Journal.progress
+def progress(self, iteration, text):
+    plain(self, iteration, text)
+    if iteration == int(at):
+        os.kill(os.getpid(), int(number))
+Journal.progress = progress
+sys.exit(train(read_config(pathlib.Path(config), UbrConfig), pathlib.Path(out)))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order are other numbers
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_tiny_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def straight(cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "straight"
+    assert train(tiny_config(cohort), out) == 0
+    return out
+
+
+def run_and_signal(config, out, number, at):
+    file = out.parent / f"{out.name}.yaml"
+    file.write_text(config_to_yaml(config))
+    argv = [sys.executable, "-c", STOP_AT, str(file), str(out), str(int(number)), str(at)]
+    return subprocess.run(
+        argv, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def assert_equal_runs(a, b):
+    left, right = (read_checkpoint(run / "checkpoints/last.safetensors", "ubr") for run in (a, b))
+    assert left["iteration"] == right["iteration"]
+    for name, tensor in left["regressor"].items():
+        assert torch.equal(tensor, right["regressor"][name]), name
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_leaves_what_its_users_look_for(straight):
+    names = {p.name for p in straight.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "run.json",
+        "train.log",
+        "metrics.jsonl",
+        "tb",
+        "batch.png",
+        "progress.png",
+        "manifest.csv",
+        "checkpoints",
+    }
+    run = json.loads((straight / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["iteration"] == 6
+    kinds = [record["kind"] for record in read_metrics(straight / "metrics.jsonl")]
+    assert kinds.count("train") == 6
+    assert kinds.count("val") == 3
+    assert "next: score_volumes.py" in (straight / "train.log").read_text().splitlines()[-1]
+
+
+def test_T12_interrupted_run_equals_uninterrupted_run(cohort, straight, tmp_path):
+    config = tiny_config(cohort)
+    killed = run_and_signal(config, tmp_path / "killed", signal.SIGKILL, 5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    saved = read_checkpoint(tmp_path / "killed/checkpoints/last.safetensors", "ubr")
+    assert saved["iteration"] == 3
+    assert train(config, tmp_path / "killed") == 0  # the same command
+    assert_equal_runs(straight, tmp_path / "killed")
+
+
+def test_T04_sigterm_leaves_a_checkpoint_and_exit_code_143(cohort, straight, tmp_path):
+    config = tiny_config(cohort)
+    stopped = run_and_signal(config, tmp_path / "stopped", signal.SIGTERM, 4)
+    assert stopped.returncode == 143, stopped.stderr
+    saved = read_checkpoint(tmp_path / "stopped/checkpoints/last.safetensors", "ubr")
+    assert saved["iteration"] == 4
+    assert json.loads((tmp_path / "stopped/run.json").read_text())["status"] == "interrupted"
+    assert train(config, tmp_path / "stopped", resume=True) == 0
+    assert_equal_runs(straight, tmp_path / "stopped")
+
+
+def test_T13_same_seed_same_weights_and_another_seed_others(cohort, straight, tmp_path):
+    assert train(tiny_config(cohort), tmp_path / "again") == 0
+    assert_equal_runs(straight, tmp_path / "again")
+    assert train(tiny_config(cohort, seed=1), tmp_path / "other") == 0
+    assert (tmp_path / "other/metrics.jsonl").read_bytes() != (
+        straight / "metrics.jsonl"
+    ).read_bytes()
+
+
+def test_two_processes_equal_one(cohort, tmp_path):
+    # SGD: AdamW's first steps are the signs of gradients, which rounding can turn over.
+    config = tiny_config(
+        cohort, optimiser={"name": "sgd", "lr": 1e-2}, losses={"reduction": "mean"}
+    )
+    assert train(config, tmp_path / "one") == 0
+    file = tmp_path / "c.yaml"
+    file.write_text(config_to_yaml(config))
+    argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    argv += ["-m", "ubr_pretrain.train_ubr", "--config", str(file), "--out", str(tmp_path / "two")]
+    done = subprocess.run(
+        argv, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        [r for r in read_metrics(run / "metrics.jsonl") if r["kind"] == "train"]
+        for run in (tmp_path / "one", tmp_path / "two")
+    )
+    assert [r["loss"] for r in two] == pytest.approx([r["loss"] for r in one], rel=1e-5)
+    weights = [
+        read_checkpoint(run / "checkpoints/last.safetensors", "ubr")["regressor"]
+        for run in (tmp_path / "one", tmp_path / "two")
+    ]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_refused_volume_is_named_and_the_rest_is_trained_on(cohort, tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in cohort.iterdir():
+        (data / file.name).write_bytes(file.read_bytes())
+    whole = (data / "p3.nii").read_bytes()
+    (data / "p3.nii").write_bytes(whole[: len(whole) // 2])
+    assert train(tiny_config(data, iterations=1), tmp_path / "run") == 1
+    assert "E-TRUNC" in capsys.readouterr().err
+    manifest = (tmp_path / "run/manifest.csv").read_text()
+    assert 'p3,,refused,,"E-TRUNC' in manifest
+
+
+def test_T14_a_loss_that_is_not_finite_stops_the_run_and_names_the_volumes(cohort, tmp_path):
+    hot = tiny_config(cohort, optimiser={"name": "sgd", "lr": 1e30})
+    with pytest.raises(FloatingPointError, match=r"iteration \d: the loss is not finite.*p\d"):
+        train(hot, tmp_path / "run")
+
+
+def test_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in cohort.iterdir():
+        (data / file.name).write_bytes(file.read_bytes())
+    config = tiny_config(data)
+    assert run_and_signal(config, tmp_path / "run", signal.SIGTERM, 2).returncode == 143
+    (data / "p4.nii").unlink()
+    with pytest.raises(ValueError, match="other training data"):
+        train(config, tmp_path / "run")
+
+
+def test_subjects_of_the_holdout_are_never_trained_on(cohort, tmp_path):
+    with pytest.raises(ValueError, match="'nobody': no such volume or subject"):
+        train(tiny_config(cohort, holdout=("nobody",)), tmp_path / "a")
+    with pytest.raises(ValueError, match="no volume left to train on"):
+        train(tiny_config(cohort, holdout=tuple(f"p{i}" for i in range(5))), tmp_path / "b")

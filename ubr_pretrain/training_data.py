@@ -1,0 +1,113 @@
+"""The volumes of one training: decoded once, split by subject, written down by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.run_folder import RunFolder
+from ubr_pretrain.runtime import Ranks
+from ubr_pretrain.slice_store import (
+    Refusal,
+    StoredVolume,
+    build_slice_store,
+    data_sha256,
+    split_by_subject,
+)
+from ubr_pretrain.ubr_config import UbrConfig
+from ubr_pretrain.volumes import find_volumes
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Who is trained on, who is held out, and what could not be read.
+
+    Attributes:
+        training: never shares a subject with ``validation``.
+        validation: may be empty.
+        refused: volumes that are left out, with the reason.
+        weights: relative chance of every training volume; None: all equal.
+    """
+
+    training: list[StoredVolume]
+    validation: list[StoredVolume]
+    refused: list[Refusal]
+    weights: list[float] | None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of which slices of whom are trained on."""
+        return data_sha256(self.training)
+
+    def gather(self, groups: Sequence[tuple[int, Int[ndarray, " m"]]]) -> Float[Tensor, "g m S S"]:
+        """Return the slices of drawn groups in HU."""
+        stacked = np.stack([self.training[v].slices[indices] for v, indices in groups])
+        return torch.from_numpy(stacked.astype(np.float32))
+
+
+def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> TrainingData:
+    """Decode every volume once, each rank its share, and write ``manifest.csv``.
+
+    Raises:
+        ValueError: no volume was found, all were refused, or all are held out.
+    """
+    entries = find_volumes(config.data)
+    where = config.store or folder.path / "slices"
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    if ranks.is_first:
+        for reason, count in entries.skipped.items():
+            say(f"skipped {count} files: {reason}")
+        for refusal in entries.passed_over:
+            say(f"skipped: {refusal}")
+    if not entries:
+        raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume found")
+    shares = entries[ranks.rank :: ranks.world_size]
+    build_slice_store(where, shares, config.input, min_slices=config.m, say=say)
+    ranks.wait()
+    volumes, refused = build_slice_store(where, entries, config.input, min_slices=config.m)
+    if not volumes:
+        raise ValueError(f"all {len(refused)} volumes were refused; first: {refused[0].cause}")
+    training, validation = split_by_subject(
+        volumes, config.holdout, config.holdout_fraction, config.seed
+    )
+    if ranks.is_first:
+        _write_manifest(folder, training, validation, refused)
+    return TrainingData(training, validation, refused, _weights(config, training))
+
+
+def _write_manifest(
+    folder: RunFolder,
+    training: Sequence[StoredVolume],
+    validation: Sequence[StoredVolume],
+    refused: Sequence[Refusal],
+) -> None:
+    rows = [(v.name, v.subject, "train", v.sha256, "") for v in training]
+    rows += [(v.name, v.subject, "validation", v.sha256, "") for v in validation]
+    rows += [(r.name, "", "refused", "", f"{r.code} {r.cause}") for r in refused]
+    table = pd.DataFrame(rows, columns=["volume", "subject", "use", "sha256", "reason"])
+    with write_atomically(folder.path / "manifest.csv", "w") as file:
+        table.to_csv(file, index=False)
+
+
+def _weights(config: UbrConfig, training: Sequence[StoredVolume]) -> list[float] | None:
+    """Return the chance of every volume that makes the entries of ``data`` equally frequent."""
+    if config.balance == "volume":
+        return None
+    sources = [
+        next(i for i, top in enumerate(config.data) if top in (volume.path, *volume.path.parents))
+        for volume in training
+    ]
+    return [1.0 / sources.count(source) for source in sources]
