@@ -18,6 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader, read_dicom_header
 from ubr_pretrain.dicom_series import read_series, split_phases
@@ -32,7 +38,8 @@ from ubr_pretrain.volume_file import HEADER_READERS, read_volume_file
 VOLUME_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd|dcm)$", re.IGNORECASE)
 DEEPLESION_FOLDER = re.compile(r"(\d+)_\d+_\d+")
 MAX_NAME = 80
-PASSED_OVER = ("E-MODALITY", "E-LOCALIZER", "E-RGB")
+PASSED_OVER = ("E-MODALITY", "E-LOCALIZER", "E-RGB", "E-NOPIXELS")
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
 @dataclass(frozen=True)
@@ -169,8 +176,7 @@ class _Search:
         except VolumeRefused as refusal:
             self.broken_slices[path.parent].append(refusal)
             return
-        if not header.series_uid:
-            fault = VolumeRefused("E-HEADER", path, "states no SeriesInstanceUID")
+        if fault := _broken_slice(header):
             self.broken_slices[path.parent].append(fault)
             return
         if header.series_uid not in self.series:  # hold its place in the order
@@ -242,6 +248,19 @@ class _Search:
         return (f"its folder holds {len(patients)} patients",) if len(patients) > 1 else ()
 
 
+def _broken_slice(header: DicomHeader) -> VolumeRefused | None:
+    """Say why a file may be a damaged slice of any series beside it.
+
+    A file that was cut off within its header may state half a SeriesInstanceUID, or none. Objects
+    of another class (reports, raw data) have no pixels by nature.
+    """
+    if not header.series_uid:
+        return VolumeRefused("E-HEADER", header.path, "states no SeriesInstanceUID")
+    code, cause = header.pixel_fault or ("", "")
+    is_ct = header.modality == "CT" and header.sop_class in CT_CLASSES
+    return VolumeRefused(code, header.path, cause) if is_ct and code == "E-NOPIXELS" else None
+
+
 def _all_alike(headers: Sequence[DicomHeader]) -> bool:
     """Whether the files of a series agree on what they are: an odd one in a CT is a fault of it."""
     return len({(header.modality, header.samples, header.photometric) for header in headers}) == 1
@@ -275,7 +294,8 @@ def _hash(text: str) -> str:
 
 
 def _manifest(path: Path) -> dict[str, str]:
-    if not path.is_file():
+    """Return subject by volume; nothing where there is no such table."""
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises on a path that is too long)
         return {}
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.config import disable_value_validation
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import Tag
 
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.dicom_pixels import pixel_fault
@@ -45,8 +46,11 @@ KEYWORDS = [
     *(name for names in MOMENTS for name in names),
 ]  # fmt: skip
 
+TAGS = [Tag(keyword) for keyword in KEYWORDS]
+
 PARSE_ERRORS = (
     InvalidDicomError,
+    BytesLengthException,
     AttributeError,
     EOFError,
     LookupError,
@@ -101,6 +105,7 @@ class DicomHeader:
     series_uid: str
     study_uid: str
     patient_id: str
+    sop_class: str
     modality: str
     patient_position: str
     transfer_syntax: str
@@ -149,7 +154,7 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
     if not syntax:
         raise VolumeRefused("E-NOTDICOM", file.path, "states no transfer syntax")
     if syntax != DEFLATED_SYNTAX:
-        dataset = pydicom.dcmread(file.stream, stop_before_pixels=True, specific_tags=KEYWORDS)
+        dataset = pydicom.dcmread(file.stream, stop_before_pixels=True, specific_tags=TAGS)
         return dataset, file.stream, syntax
     start = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
     file.stream.seek(start)
@@ -158,7 +163,7 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
     if engine.unconsumed_tail:
         raise VolumeRefused("E-SIZE-LIMIT", file.path, f"inflates to more than {max_bytes} bytes")
     dataset = read_dataset(
-        inflated, False, True, stop_when=lambda tag, *_: tag >= PIXEL_GROUP, specific_tags=KEYWORDS
+        inflated, False, True, stop_when=lambda tag, *_: tag >= PIXEL_GROUP, specific_tags=TAGS
     )
     return dataset, inflated, syntax
 
@@ -176,6 +181,7 @@ def _header(path: Path, dataset: Any, source: BinaryIO, syntax: str) -> DicomHea
         series_uid=str(dataset.get("SeriesInstanceUID") or ""),
         study_uid=str(dataset.get("StudyInstanceUID") or ""),
         patient_id=str(dataset.get("PatientID") or ""),
+        sop_class=str(dataset.get("SOPClassUID") or ""),
         modality=str(dataset.get("Modality") or ""),
         patient_position=str(dataset.get("PatientPosition") or ""),
         transfer_syntax=syntax,

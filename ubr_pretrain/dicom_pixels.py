@@ -62,7 +62,7 @@ def pixel_fault(
     (declared,) = struct.unpack(f"{order}I", long_length)
     start = source.tell()
     left = source.seek(0, 2) - start
-    if UID(syntax).is_encapsulated:
+    if declared == UNDEFINED_LENGTH:
         source.seek(start)
         return _fragment_fault(source, left, num_frames)
     expected = frame_bytes * num_frames

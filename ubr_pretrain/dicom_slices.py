@@ -108,13 +108,13 @@ def _check_file(header: DicomHeader) -> None:
         )
     if header.photometric == "MONOCHROME1":
         raise VolumeRefused("E-MONO1", path, "is MONOCHROME1: an inverted picture, not HU")
+    check_codec(path, header.transfer_syntax)
     if header.pixel_fault is not None:
         raise VolumeRefused(header.pixel_fault[0], path, header.pixel_fault[1])
     if max(header.rows, header.columns) > MAX_SIDE_PX:
         raise VolumeRefused(
             "E-SIZE-LIMIT", path, f"{header.rows} x {header.columns} pixels, limit {MAX_SIDE_PX}"
         )
-    check_codec(path, header.transfer_syntax)
     if header.has_modality_lut:
         raise VolumeRefused("E-RESCALE", path, "maps its numbers by a Modality LUT, not to HU")
 

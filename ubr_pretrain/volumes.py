@@ -61,7 +61,7 @@ def read_volume(
         for entry in cohort
         if series_uid in (None, entry.series_uid) and phase in (None, entry.phase)
     ]
-    if len(chosen) == 1:
+    if len(chosen) == 1 or (chosen and all(entry.refusal for entry in chosen)):
         return chosen[0].read(**rules)
     offered = ", ".join(_offer(entry) for entry in cohort[:MAX_OFFERED])
     offered += f" and {len(cohort) - MAX_OFFERED} more" if len(cohort) > MAX_OFFERED else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,11 +73,11 @@ def test_V01_empty_file(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["nii", "nrrd", "mha"])
-@given(keep=st.floats(0.0, 1.0, exclude_max=True))
+@given(keep=st.integers(0, 999))
 def test_V02_any_cut_of_a_plain_file_is_refused(tmp_path_factory, suffix: str, keep) -> None:
     path = write_itk(tmp_path_factory.mktemp("cut") / f"scan.{suffix}", scan())
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep * len(whole))])
+    path.write_bytes(whole[: keep * len(whole) // 1000])
     assert refusal(path).code.startswith("E-")
 
 
@@ -88,22 +88,22 @@ def test_V02_truncated_nii_states_both_byte_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "mha"])
-@given(keep=st.floats(0.0, 1.0, exclude_max=True))
+@given(keep=st.integers(0, 999))
 def test_V03_any_cut_of_a_compressed_file_is_refused(tmp_path_factory, kind: str, keep) -> None:
     path = compressed(tmp_path_factory.mktemp("cut"), kind)
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep * len(whole))])
+    path.write_bytes(whole[: keep * len(whole) // 1000])
     assert refusal(path).code.startswith("E-")
 
 
 @pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "mha"])
-@given(where=st.floats(0.0, 1.0, exclude_max=True), bit=st.integers(0, 7))
+@given(where=st.integers(0, 9999), bit=st.integers(0, 7))
 def test_V04_a_flipped_bit_is_refused_or_harmless(tmp_path_factory, kind: str, where, bit) -> None:
     path = compressed(tmp_path_factory.mktemp("flip"), kind)
     before = read_volume(path)
     content = bytearray(path.read_bytes())
     start = 0 if kind == "nii.gz" else content.index(b"\x1f\x8b" if kind == "nrrd" else b"LOCAL\n")
-    content[start + int(where * (len(content) - start))] ^= 1 << bit
+    content[start + where * (len(content) - start) // 10_000] ^= 1 << bit
     path.write_bytes(content)
     try:
         after = read_volume(path)
@@ -289,18 +289,11 @@ def test_V32_spacing_and_sform_must_agree(tmp_path: Path) -> None:
     refused(nii(tmp_path, pixdim3=4.0, qform_code=0), "E-GEOM", "sform", "pixdim")
 
 
-@pytest.mark.parametrize(("dims", "shape"), [((2, 20, 6, 2), "4D"), ((3, 4, 5, 3), "4D")])
-def test_V35_more_than_three_dimensions(tmp_path: Path, dims, shape) -> None:
-    data = np.zeros((4, 5, 3, 2), np.int16)
+@pytest.mark.parametrize("sides", [(4, 5, 3, 2), (4, 5, 3, 1, 2)])
+def test_V35_more_than_three_dimensions(tmp_path: Path, sides: tuple[int, ...]) -> None:
     path = tmp_path / "t.nii"
-    nib.save(nib.Nifti1Image(data, np.diag([-1, -1, -5.0, 1])), path)
-    refused(path, "E-4D", "4 x 5 x 3 x 2", "split")
-
-
-def test_V35_five_dimensions(tmp_path: Path) -> None:
-    path = tmp_path / "t.nii"
-    nib.save(nib.Nifti1Image(np.zeros((4, 5, 3, 1, 2), np.int16), np.diag([-1, -1, -5.0, 1])), path)
-    refused(path, "E-4D", "4 x 5 x 3 x 1 x 2")
+    nib.save(nib.Nifti1Image(np.zeros(sides, np.int16), np.diag([-1, -1, -5.0, 1])), path)
+    refused(path, "E-4D", " x ".join(map(str, sides)), "split")
 
 
 def test_V35_a_fourth_dimension_of_one_is_a_volume(tmp_path: Path) -> None:
@@ -455,8 +448,6 @@ def test_V49_V50_every_voxel_type_and_byte_order_is_read_exactly(tmp_path, dtype
 def test_V49_every_voxel_type_of_nrrd_and_metaimage_is_read_exactly(
     tmp_path, suffix, dtype
 ) -> None:
-    if (suffix, dtype) in (("mha", "i8"), ("mha", "u8")):
-        pytest.skip("SimpleITK writes these as MET_LONG, whose size depends on the machine")
     limits = np.iinfo(dtype) if dtype in INTEGERS else np.iinfo("i2")
     hu = scan().clip(max(limits.min, -1000), min(limits.max, 1500))
     path = write_itk(tmp_path / f"t.{suffix}", hu.astype(dtype))
