@@ -25,12 +25,16 @@ _VOLUMES, _SLICES = 0, 1  # streams of random numbers that must not meet
 
 
 def equidistant_slices(
-    runs: Sequence[range], m: int, rng: np.random.Generator, start_rule: StartRule = "uniform"
+    runs: Sequence[range],
+    m: int,
+    rng: np.random.Generator,
+    start_rule: StartRule = "uniform",
+    min_k: int = 1,
 ) -> Int[ndarray, " m"]:
     """Draw indices j, j + k, ..., j + (m - 1) k inside one run.
 
     The run is drawn with a chance in proportion to its slices; the interval k is uniform in
-    1 .. floor((n - 1) / (m - 1)); the start is uniform over what remains, or by ``ends``
+    min_k .. floor((n - 1) / (m - 1)); the start is uniform over what remains, or by ``ends``
     floor(s (n - k (m - 1))) with s = sigmoid(U(-5, 5)), which favours the ends of the volume.
 
     Args:
@@ -38,6 +42,7 @@ def equidistant_slices(
         m: slices of a group, at least 2.
         rng: where the numbers come from.
         start_rule: "uniform" or "ends".
+        min_k: smallest interval, as far as the run is long enough for it.
 
     Raises:
         ValueError: no run has m slices.
@@ -49,7 +54,8 @@ def equidistant_slices(
     lengths = np.array([len(run) for run in usable])
     run = usable[rng.choice(len(usable), p=lengths / lengths.sum())]
     n = len(run)
-    k = int(rng.integers(1, (n - 1) // (m - 1) + 1))
+    max_k = (n - 1) // (m - 1)
+    k = int(rng.integers(min(min_k, max_k), max_k + 1))
     num_starts = n - k * (m - 1)
     if start_rule == "uniform":
         start = int(rng.integers(num_starts))
@@ -71,6 +77,7 @@ class GroupSampler:
         seed: of the training run.
         start_rule: see ``equidistant_slices``.
         weights: relative chance of every volume; None: all equal.
+        min_k: smallest interval of every volume; None: 1.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class GroupSampler:
         seed: int,
         start_rule: StartRule = "uniform",
         weights: Sequence[float] | None = None,
+        min_k: Sequence[int] | None = None,
     ) -> None:
         if not runs:
             raise ValueError("no volume to draw groups from")
@@ -88,6 +96,7 @@ class GroupSampler:
             if max((len(run) for run in volume_runs), default=0) < m:
                 raise ValueError(f"volume {index}: no run of {m} slices at one step")
         self.runs, self.g, self.m, self.seed, self.start_rule = runs, g, m, seed, start_rule
+        self.min_k = [1] * len(runs) if min_k is None else min_k
         chances = np.ones(len(runs)) if weights is None else np.asarray(weights, float)
         self.chances = chances / chances.sum()
 
@@ -104,4 +113,6 @@ class GroupSampler:
 
     def _slices(self, volume: int, iteration: int, group: int) -> Int[ndarray, " m"]:
         rng = generator(self.seed, _SLICES, iteration, group)
-        return equidistant_slices(self.runs[volume], self.m, rng, self.start_rule)
+        return equidistant_slices(
+            self.runs[volume], self.m, rng, self.start_rule, self.min_k[volume]
+        )

@@ -100,8 +100,15 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     ranks.require_equal(data.sha256, "the training data")
     if config.g % ranks.world_size:
         raise ValueError(f"g = {config.g} groups cannot be shared by {ranks.world_size} processes")
-    runs = [volume.runs for volume in data.training]
-    sampler = GroupSampler(runs, config.g, config.m, config.seed, config.start_rule, data.weights)
+    sampler = GroupSampler(
+        [volume.runs for volume in data.training],
+        config.g,
+        config.m,
+        config.seed,
+        config.start_rule,
+        data.weights,
+        data.smallest_intervals(config.min_interval_mm),
+    )
     mine = range(ranks.rank, config.g, ranks.world_size)
 
     # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class TrainingData:
     validation: list[StoredVolume]
     refused: list[Refusal]
     weights: list[float] | None
+
+    def smallest_intervals(self, min_interval_mm: float) -> list[int]:
+        """Return for every training volume how many slices ``min_interval_mm`` are, at least 1."""
+        return [max(1, math.ceil(min_interval_mm / v.step_mm)) for v in self.training]
 
     @cached_property
     def sha256(self) -> str:

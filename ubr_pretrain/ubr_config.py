@@ -116,6 +116,9 @@ class UbrConfig(Config):
         g: groups (volumes) of a batch.
         m: slices of a group.
         start_rule: "uniform", or "ends" as released.
+        min_interval_mm: neighbouring slices of a group are at least this far apart (as far as the
+            scan is long enough). Deviation: the paper has no such limit (0); slices of 1 mm look
+            alike, so their order teaches a trunk from scratch little but noise.
         losses: see ``Losses``.
         augmentation: see ``Augmentation``.
         optimiser: see ``Optimiser``.
@@ -142,6 +145,7 @@ class UbrConfig(Config):
     g: int = Field(12, ge=1)
     m: int = Field(8, ge=2)
     start_rule: Literal["uniform", "ends"] = "uniform"
+    min_interval_mm: float = Field(0.0, ge=0)
     losses: Losses = Losses()
     augmentation: Augmentation = Augmentation()
     optimiser: Optimiser = Optimiser()

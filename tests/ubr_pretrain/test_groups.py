@@ -34,6 +34,13 @@ def test_every_start_and_interval_can_be_drawn():
     assert drawn == possible
 
 
+def test_a_smallest_interval_is_kept_as_far_as_the_run_allows():
+    rng = np.random.default_rng(0)
+    for n, smallest in ((40, 4), (15, 2), (9, 1)):  # the longest possible is (n - 1) // 7
+        gaps = {np.diff(equidistant_slices([range(n)], 8, rng, min_k=4))[0] for _ in range(200)}
+        assert gaps == set(range(min(smallest, (n - 1) // 7), (n - 1) // 7 + 1))
+
+
 def test_V40_exactly_m_slices_give_the_one_group_there_is():
     for seed in range(20):
         indices = equidistant_slices([range(5, 13)], 8, np.random.default_rng(seed))
