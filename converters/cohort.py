@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from converters.deeplesion import DeepLesionTable
@@ -77,31 +77,41 @@ def by_image(lesions: Iterable[Lesion]) -> dict[str, list[Lesion]]:
 def merge_rows(lesions: Sequence[Lesion]) -> tuple[list[Lesion], list[Finding], list[Finding]]:
     """Put the rows of every image together: repeated ones go, contradicting ones are refused.
 
+    Rows that disagree only in what no box depends on (window, gender, age) are told of, and take
+    the first row's word.
+
     Returns:
         The lesions that remain, images in the order of patient, study, series and slice, each
         image's lesions by their boxes (so that the order of the table does not matter); then the
-        refused rows; then the duplicates.
+        refused rows; then what is to be told of the others.
     """
     merged: list[Lesion] = []
     refused: list[Finding] = []
-    duplicates: list[Finding] = []
+    noticed: list[Finding] = []
     for rows in sorted(by_image(lesions).values(), key=lambda rows: rows[0].key_slice.order):
-        if columns := _contradictions([row.key_slice for row in rows]):
-            lines = ", ".join(str(row.line) for row in rows)
-            text = f"lines {lines} are of one image but disagree in {', '.join(columns)}"
+        lines = ", ".join(str(row.line) for row in rows)
+        columns = _disagreements([row.key_slice for row in rows])
+        text = f"lines {lines} are of one image but disagree in {', '.join(columns)}"
+        if not _HARMLESS.issuperset(columns):
             refused += [finding("E-CONFLICT", row, text) for row in rows]
             continue
+        if columns:
+            noticed.append(finding("W-CONFLICT", rows[0], text))
+            rows = [replace(row, key_slice=rows[0].key_slice) for row in rows]
         first_with: dict[tuple[float, ...], Lesion] = {}
         for row in rows:
             first = first_with.setdefault(row.box_xyxy, row)
             if first is not row:
                 text = f"repeats line {first.line} (same image, same box)"
-                duplicates.append(finding("W-DUPLICATE", row, text))
+                noticed.append(finding("W-DUPLICATE", row, text))
         merged += sorted(first_with.values(), key=lambda row: row.box_xyxy)
-    return merged, refused, duplicates
+    return merged, refused, noticed
 
 
-def _contradictions(slices: Sequence[KeySlice]) -> list[str]:
+_HARMLESS = frozenset({"window_hu", "patient_gender", "patient_age"})
+
+
+def _disagreements(slices: Sequence[KeySlice]) -> list[str]:
     return [
         name
         for name in KeySlice.__dataclass_fields__

@@ -105,7 +105,7 @@ def convert_deeplesion(
     table = read_deeplesion(table_csv, config.max_outside_px)
     official = _official_lines(table, table_csv, allow=config.allow_other_counts)
     leaks = _leaks(table.lesions, table_csv, allow=config.allow_leakage)
-    merged, contradicting, duplicates = merge_rows(table.lesions)
+    merged, contradicting, repeated = merge_rows(table.lesions)
     kept, noisy = settle_noisy(merged, config.noisy)
     file_names: dict[KeySlice, str] | None = None
     faulty, missing, gaps = list[Finding](), list[Finding](), list[Finding]()
@@ -125,14 +125,14 @@ def convert_deeplesion(
         counts=_counts(
             table,
             refused,
-            [*leaks, *duplicates, *noisy, *missing, *gaps],
+            [*leaks, *repeated, *noisy, *missing, *gaps],
             kept,
             images_checked=images is not None,
         ),
         official=official,
         refused=_by_line(refused),
         missing=_by_line(missing),
-        noticed=_by_line([*table.noticed, *leaks, *duplicates, *noisy, *gaps]),
+        noticed=_by_line([*table.noticed, *leaks, *repeated, *noisy, *gaps]),
         images_checked=images is not None,
     )
     _write(out, table_csv, config, conversion, kept, file_names)
@@ -225,6 +225,7 @@ def _counts(
     tallies |= {
         "duplicate rows dropped": codes["W-DUPLICATE"],
         "possibly noisy rows dropped": codes["W-NOISY"],
+        "images whose rows disagree": codes["W-CONFLICT"],
         "rows of patients in two splits": codes["W-LEAK"],
         "boxes clipped to their image": codes["W-CLIPPED"],
         "boxes unlike their measured points": codes["W-MEASURE"],

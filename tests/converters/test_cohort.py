@@ -61,6 +61,23 @@ def test_rows_that_contradict_each_other_about_one_image_are_all_refused(lesion:
     assert next(iter(change)) in refused[0].text
 
 
+@pytest.mark.parametrize(
+    "change", [{"window_hu": (-160.0, 240.0)}, {"patient_age": None}, {"patient_gender": ""}]
+)
+def test_rows_that_disagree_in_what_no_box_depends_on_take_the_first_ones_word(
+    lesion: Lesion, change
+):
+    other = replace(
+        lesion, key_slice=replace(lesion.key_slice, **change), box_xyxy=(1.0, 2.0, 3.0, 4.0), line=3
+    )
+    kept, refused, noticed = merge_rows([lesion, other])
+    assert [row.box_xyxy for row in kept] == [other.box_xyxy, lesion.box_xyxy]
+    assert [row.key_slice for row in kept] == [lesion.key_slice] * 2
+    assert refused == []
+    assert [(f.code, f.line) for f in noticed] == [("W-CONFLICT", 2)]
+    assert noticed[0].text == f"lines 2, 3 are of one image but disagree in {next(iter(change))}"
+
+
 def test_L11_patients_in_two_splits_are_named(lesion: Lesion):
     def of(patient: int, split):
         return replace(
