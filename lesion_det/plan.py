@@ -68,7 +68,7 @@ class Question:
     def settings_yaml(self) -> str:
         """Return the shared settings for a reader; folders of this machine are left out."""
         values = self.shared.model_dump(exclude={"init", "seed", "ubr", "imagenet_weights"})
-        return yaml.safe_dump(_readable(values), sort_keys=False)
+        return yaml.safe_dump(_readable(values), sort_keys=False, default_flow_style=None)
 
 
 class SavedQuestion(Config):

@@ -270,3 +270,17 @@ def test_real_trainings_start_from_what_was_audited(question: Question, tmp_path
     assert all(arm.weights for arm in comparison.arms)
     trunks = [arm.finished[0].audit["trunk_sha256"] for arm in comparison.arms]
     assert trunks[0] != trunks[1]
+
+
+@pytest.mark.parametrize(("asked", "code"), [([], 0), (["--inits", "random", "imagenet"], 1)])
+def test_arm_not_run_is_a_fault_only_where_it_was_asked_for(
+    question: Question,
+    tmp_path: Path,
+    asked: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "lesion_det.compare_inits.compare", lambda *_, **__: (0, {"imagenet": "no weights"})
+    )
+    assert main([*flags(question, tmp_path / "out"), *asked]) == code
