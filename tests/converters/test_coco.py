@@ -18,7 +18,7 @@ from tests.converters.conftest import MakeRow, WriteTable
 from tests.converters.strategies import lesion_lists
 
 by_file = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
