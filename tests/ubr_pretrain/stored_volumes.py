@@ -8,8 +8,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+
+from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.volumes import read_volume
 
 SHAPE = (6, 5, 4)
 SPACING = (5.0, 0.75, 0.5)
@@ -112,3 +116,32 @@ def with_lines(path: Path, **lines: str | None) -> Path:
         kept.append(f"{name}{equals}{lines[key]}" if key in lines else line)
     path.write_bytes("\n".join(kept).encode() + b"\n" + raw[end:])
     return path
+
+
+def refusal(path: Path, **choice: object) -> VolumeRefused:
+    """Return why `read_volume` refuses a path, which it must."""
+    with pytest.raises(VolumeRefused) as caught:
+        read_volume(path, **choice)
+    return caught.value
+
+
+def refused(path: Path, code: str, *words: str, **choice: object) -> VolumeRefused:
+    """Assert that a path is refused by a code, in one line that names it and says all words."""
+    fault = refusal(path, **choice)
+    assert fault.code == code, str(fault)
+    assert path.name in str(fault)
+    assert "\n" not in str(fault).replace(fault.path, "")
+    for word in words:
+        assert word in str(fault), str(fault)
+    return fault
+
+
+def nii(folder: Path, name: str = "scan.nii", **fields: float) -> Path:
+    """Write a plain .nii with both forms set, then overwrite header fields."""
+    image = nib.load(write_nibabel(folder / name, scan()), mmap=False)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    path = folder / name
+    nib.save(image, path)
+    return patched(path, **fields)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -164,18 +165,23 @@ def test_V62_a_link_to_itself_or_to_nothing_is_not_lost(tmp_path: Path) -> None:
     assert len(find_volumes([tmp_path])) == 2
 
 
-def test_V62_folders_nested_beyond_the_longest_path_end_in_a_refusal(tmp_path, monkeypatch) -> None:
-    ct(tmp_path / "a.nii")
+@pytest.fixture
+def too_deep(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    for _ in range(1_500):
-        Path("deep").mkdir()
-        os.chdir("deep")
+    for _ in range(50):
+        Path("deep" * 25).mkdir()
+        os.chdir("deep" * 25)
     os.chdir(tmp_path)
-    good, deep = find_volumes([tmp_path])
+    yield tmp_path
+    subprocess.run(["rm", "-r", str(tmp_path / ("deep" * 25))], check=True)  # too deep for Python
+
+
+def test_V62_folders_nested_beyond_the_longest_path_end_in_a_refusal(too_deep: Path) -> None:
+    ct(too_deep / "a.nii")
+    good, deep = find_volumes([too_deep])
     assert good.read().num_slices == 6
     with pytest.raises(VolumeRefused, match=r"^E-MISSING .*too long"):
         deep.read()
-    subprocess.run(["rm", "-r", "deep"], check=True)  # deeper than Python can remove
 
 
 def test_an_empty_folder_is_no_data(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ubr_pretrain.dicom_writer import save, slice_dataset, write_series
@@ -71,6 +71,7 @@ def test_V26_V28_all_48_ways_to_store_a_scan_agree_when_nibabel_writes_them(
         assert_same(read_volume(tmp_path / f"q{number}.nii"), hu, SPACING)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     variant=st.sampled_from(VARIANTS),
     shape=st.tuples(*[st.integers(2, 6)] * 3),

@@ -1,0 +1,128 @@
+"""What one DICOM folder may hold: series, patients, phases, copies, scout views."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.ubr_pretrain.dicom_writer import (
+    SERIES_UID,
+    put,
+    save,
+    slice_dataset,
+    write_series,
+)
+from tests.ubr_pretrain.stored_volumes import refused, scan
+from ubr_pretrain.volumes import find_volumes, read_volume
+
+SHAPE = (7, 6, 5)
+SPACING = (5.0, 0.75, 0.5)
+NAN = float("nan")
+
+
+@pytest.fixture
+def hu() -> np.ndarray:
+    return scan(SHAPE)
+
+
+def test_V16_several_series_must_be_chosen_from(tmp_path: Path, hu) -> None:
+    write_series(tmp_path, hu, SPACING)
+    other = f"{SERIES_UID}.99"
+    names = [f"b{n}.dcm" for n in range(4)]
+    write_series(tmp_path, hu[:4] + 1, SPACING, names=names, SeriesInstanceUID=other)
+    refused(tmp_path, "E-SERIES", f"{SERIES_UID} (7 DICOM files)", f"{other} (4 DICOM files)")
+    np.testing.assert_array_equal(read_volume(tmp_path, series_uid=SERIES_UID).hu, hu)
+    np.testing.assert_array_equal(read_volume(tmp_path, series_uid=other).hu, hu[:4] + 1)
+    refused(tmp_path, "E-SERIES", "0 chosen", SERIES_UID, series_uid="1.2.3")
+    assert [entry.read().num_slices for entry in find_volumes([tmp_path])] == [7, 4]
+
+
+def test_V17_two_patients_in_a_folder_are_two_subjects_and_noted(tmp_path: Path, hu) -> None:
+    write_series(tmp_path, hu, SPACING)
+    names = [f"b{n}.dcm" for n in range(7)]
+    write_series(
+        tmp_path, hu, SPACING, names=names, SeriesInstanceUID="1.2.3", PatientID="MRN-0815"
+    )
+    one, other = find_volumes([tmp_path])
+    assert one.subject != other.subject
+    assert "its folder holds 2 patients" in one.read().notes
+
+
+def test_V18_a_localizer_in_the_series_is_dropped_and_noted(tmp_path: Path, hu) -> None:
+    scout = put(
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+        Rows=3,
+        PixelData=bytes(30),
+    )
+    volume = read_volume(write_series(tmp_path, hu, SPACING, change={0: scout}))
+    np.testing.assert_array_equal(volume.hu, hu[1:])
+    assert "1 localizer views dropped" in volume.notes
+
+
+def test_V19_a_series_of_localizers_only(tmp_path: Path, hu) -> None:
+    write_series(tmp_path, hu[:2], SPACING, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    refused(tmp_path, "E-LOCALIZER", "2 localizer views and no slice")
+    cohort = find_volumes([tmp_path])
+    assert not cohort
+    assert cohort.skipped == {"E-LOCALIZER": 2}
+
+
+def test_V68_other_modalities_are_passed_over_in_a_tree_but_not_where_named(tmp_path, hu) -> None:
+    write_series(tmp_path / "ct", hu, SPACING)
+    write_series(tmp_path / "mr", hu, SPACING, Modality="MR", SeriesInstanceUID="1.2.3")
+    cohort = find_volumes([tmp_path])
+    assert [entry.series_uid for entry in cohort] == [SERIES_UID]
+    assert cohort.skipped == {"E-MODALITY": 7}
+    assert [fault.code for fault in cohort.passed_over] == ["E-MODALITY"]
+    np.testing.assert_array_equal(read_volume(tmp_path).hu, hu)
+    refused(tmp_path / "mr" / "000.dcm", "E-MODALITY", "MR")
+
+
+def test_V13_repeated_slices_are_dropped_and_noted(tmp_path: Path, hu) -> None:
+    write_series(tmp_path, hu, SPACING)
+    (tmp_path / "copy.dcm").write_bytes((tmp_path / "002.dcm").read_bytes())
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert "1 repeated slices dropped" in volume.notes
+
+
+def test_V14_two_pictures_at_one_position(tmp_path: Path, hu) -> None:
+    write_series(tmp_path, hu, SPACING)
+    save(slice_dataset(hu[2] + 1, (-10, -20, 90.0), (0.75, 0.5)), tmp_path / "rival.dcm")
+    refused(tmp_path, "E-DUP", "002.dcm", "rival.dcm", "90.0")
+
+
+@pytest.mark.parametrize(
+    "keyword", ["TemporalPositionIdentifier", "AcquisitionNumber", "AcquisitionTime"]
+)
+def test_V15_phases_of_one_series_are_volumes_of_their_own(tmp_path: Path, hu, keyword) -> None:
+    values = ("101500", "094500") if keyword == "AcquisitionTime" else (10, 9)
+    for phase, value in zip("ab", values, strict=True):
+        write_series(
+            tmp_path,
+            hu + (phase == "b"),
+            SPACING,
+            names=[f"{phase}{n}.dcm" for n in range(7)],
+            **{keyword: value},
+        )
+    refused(tmp_path, "E-4D", "phase 1", "phase 2", "choose a phase")
+    entries = find_volumes([tmp_path])
+    assert [entry.phase for entry in entries] == [1, 2]
+    assert len({entry.name for entry in entries}) == 2
+    np.testing.assert_array_equal(entries[0].read().hu, hu + 1)  # 9 before 10, 9:45 before 10:15
+    np.testing.assert_array_equal(read_volume(tmp_path, phase=2).hu, hu)
+
+
+def test_V15_phases_that_nothing_tells_apart_are_refused(tmp_path: Path, hu) -> None:
+    for phase in (0, 1):
+        names = [f"{phase}{n}.dcm" for n in range(7)]
+        write_series(tmp_path, hu + phase, SPACING, names=names)
+    refused(tmp_path, "E-4D", "2 different pictures of each of 7 slices")
+
+
+def test_two_acquisitions_along_the_body_are_one_scan(tmp_path: Path, hu) -> None:
+    change = {k: put(AcquisitionNumber=1 + k // 4) for k in range(7)}
+    np.testing.assert_array_equal(
+        read_volume(write_series(tmp_path, hu, SPACING, change=change)).hu, hu
+    )
