@@ -24,6 +24,9 @@ from ubr_pretrain.regressor import Regressor
 
 Direction = Literal["superior_to_inferior", "inferior_to_superior", "undetermined"]
 
+FLAT = 1e-4
+"""Scores that differ by no more than this, relative to their size, differ by rounding alone."""
+
 CLEAR_R = 0.5
 """Below this |r| a curve does not say which way the patient lies."""
 
@@ -64,7 +67,7 @@ class ScoreCurve:
         scores: [z].
         z_mm: [z] position of every slice below the first.
         r: Pearson correlation of score and position; None where undefined (fewer than three slices,
-            or all scores equal).
+            or scores equal up to rounding).
         rank_r: Spearman correlation, likewise.
         slope_per_mm: of the least-squares line, likewise.
         direction: of the stored slices, by the sign of r where |r| >= ``CLEAR_R``.
@@ -80,7 +83,7 @@ class ScoreCurve:
 
 def read_curve(scores: Float[ndarray, " z"], z_mm: Float[ndarray, " z"]) -> ScoreCurve:
     """Summarise the scores of a volume."""
-    if len(scores) < 3 or np.ptp(scores) == 0:
+    if len(scores) < 3 or np.ptp(scores) <= FLAT * max(1e-3, np.abs(scores).max()):
         return ScoreCurve(scores, z_mm, None, None, None, "undetermined")
     r = float(np.corrcoef(z_mm, scores)[0, 1])
     direction: Direction = "undetermined"

@@ -108,11 +108,11 @@ def _write_manifest(
 
 
 def _weights(config: UbrConfig, training: Sequence[StoredVolume]) -> list[float] | None:
-    """Return the chance of every volume that makes the entries of ``data`` equally frequent."""
-    if config.balance == "volume":
+    """Return the chance of every volume that draws the entries of ``data`` as often as asked."""
+    if not config.source_weights:
         return None
     sources = [
         next(i for i, top in enumerate(config.data) if top in (volume.path, *volume.path.parents))
         for volume in training
     ]
-    return [1.0 / sources.count(source) for source in sources]
+    return [config.source_weights[source] / sources.count(source) for source in sources]

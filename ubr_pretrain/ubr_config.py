@@ -104,7 +104,8 @@ class UbrConfig(Config):
         data: files, folders or DICOM trees.
         holdout: names of volumes or subjects that are never trained on.
         holdout_fraction: of the other subjects, held out as well.
-        balance: draw every volume ("volume") or every entry of ``data`` ("source") equally often.
+        source_weights: how often each entry of ``data`` is drawn from, relative to the others; none:
+            every volume equally often.
         store: folder of decoded slices; None: ``slices/`` in the run folder.
         arch: trunk.
         width: channel multiplier; 1 is the paper's.
@@ -133,7 +134,7 @@ class UbrConfig(Config):
     data: tuple[Path, ...] = ()
     holdout: tuple[str, ...] = ()
     holdout_fraction: float = Field(0.1, ge=0, lt=1)
-    balance: Literal["volume", "source"] = "volume"
+    source_weights: tuple[float, ...] = ()
     store: Path | None = None
     arch: Literal["vgg16", "alexnet"] = "vgg16"
     width: float = Field(1.0, gt=0, le=4)
@@ -160,6 +161,13 @@ class UbrConfig(Config):
     def _consistent(self) -> UbrConfig:
         if self.init == "random" and self.imagenet_weights is not None:
             raise ValueError("imagenet_weights are given, but init is random")
+        if self.source_weights and (
+            len(self.source_weights) != len(self.data) or min(self.source_weights) <= 0
+        ):
+            raise ValueError(
+                f"source_weights {self.source_weights}: one number > 0 for each of the "
+                f"{len(self.data)} entries of data"
+            )
         if self.init == "imagenet" and self.batch_norm:
             raise ValueError("ImageNet's VGG-16 has no batch norm: batch_norm must be false")
         return self

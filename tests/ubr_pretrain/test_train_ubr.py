@@ -13,13 +13,19 @@ from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.config import config_to_yaml
 from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.run_folder import RunFolder
+from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
+from ubr_pretrain.training_data import read_training_data
 
 STOP_AT = """
 import os, pathlib, sys
 from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import Journal
+from ubr_pretrain.run_folder import RunFolder
+from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
+from ubr_pretrain.training_data import read_training_data
 from ubr_pretrain.ubr_config import UbrConfig
 import torch
 torch.set_num_threads(1)
@@ -179,6 +185,20 @@ def test_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):
     (data / "p4.nii").unlink()
     with pytest.raises(ValueError, match="other training data"):
         train(config, tmp_path / "run")
+
+
+def test_sources_are_drawn_as_often_as_asked(cohort, tmp_path):
+    one, four = tmp_path / "one", tmp_path / "four"
+    for folder, names in ((one, ["p0"]), (four, ["p1", "p2", "p3", "p4"])):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.nii").write_bytes((cohort / f"{name}.nii").read_bytes())
+    config = tiny_config(one, data=(one, four), holdout=(), source_weights=(3.0, 1.0))
+    data = read_training_data(config, RunFolder(tmp_path), Ranks(0, 1, torch.device("cpu")))
+    chance = dict(zip((v.name for v in data.training), data.weights, strict=True))
+    assert chance == {"p0": 3.0, "p1": 0.25, "p2": 0.25, "p3": 0.25, "p4": 0.25}
+    with pytest.raises(ValueError, match="one number > 0 for each of the 2"):
+        tiny_config(one, data=(one, four), source_weights=(1.0,))
 
 
 def test_subjects_of_the_holdout_are_never_trained_on(cohort, tmp_path):
