@@ -27,7 +27,7 @@ from ubr_pretrain.phantom_abnormalities import (
     pour_fluid,
     with_metal,
 )
-from ubr_pretrain.phantom_lesions import Lesion, LesionKind, place_lesion
+from ubr_pretrain.phantom_lesions import Lesion, LesionKind, host_slices, place_lesion
 from ubr_pretrain.phantom_painter import Canvas, Painter
 from ubr_pretrain.phantom_scan import (
     REGIONS,
@@ -68,6 +68,9 @@ BODY_PARTS = ("head_neck", "chest", "abdomen", "pelvis", "legs")
 BODY_PART_BOUNDS = ("lung_apex", "liver_dome", "iliac_crest", "pubic_symphysis_lower")
 LOWER_ENDS = ("lung_base", "kidney_lower_pole", "pubic_symphysis_lower")
 """Landmarks that belong to the last slice which shows them; all others, to the first."""
+
+SHARED_SLICE_SHARE = 0.5
+"""How often a lesion is looked for in the key slice of the one before."""
 
 FINE_PIXEL_MM = 1.3
 """Pictures with pixels above this are painted at twice their resolution and averaged down."""
@@ -163,11 +166,7 @@ def render(
     tissues = labels[:, ::oversampling, ::oversampling]
     classes = body_parts(subject, scan.z_mm)
 
-    rng = np.random.default_rng((scan.noise_seed, 1))
-    lesions: list[Lesion] = []
-    for kind in lesion_kinds:
-        lesion = place_lesion(kind, tissues, classes, scan.z_mm, pixel_mm, subject.hu, lesions, rng)
-        lesions += [lesion] if lesion else []
+    lesions = _place_lesions(lesion_kinds, tissues, classes, subject, scan, pixel_mm)
 
     scanner = Scanner(subject, scan, size_px, oversampling)
     hu = np.empty((len(scan.z_mm), size_px, size_px), np.int16)
@@ -182,6 +181,32 @@ def render(
         coordinate_mm=subject.to_reference(Frame.VISCERA, scan.z_mm),
         lesions=tuple(lesions),
     )
+
+
+def _place_lesions(
+    kinds: Sequence[LesionKind],
+    tissues: NDArray[np.uint8],
+    classes: Sequence[str],
+    subject: Subject,
+    scan: Scan,
+    pixel_mm: float,
+) -> list[Lesion]:
+    """Find room for lesions, every other one in the key slice of the one before if it fits."""
+    rng = np.random.default_rng((scan.noise_seed, 1))
+    lesions: list[Lesion] = []
+    for kind in kinds:
+        everywhere = host_slices(kind, classes)
+        choices = [everywhere]
+        if lesions and lesions[-1].key_index in everywhere and rng.random() < SHARED_SLICE_SHARE:
+            choices = [[lesions[-1].key_index], everywhere]
+        for slices in choices:
+            lesion = place_lesion(
+                kind, slices, tissues, scan.z_mm, pixel_mm, subject.hu, lesions, rng
+            )
+            if lesion is not None:
+                lesions.append(lesion)
+                break
+    return lesions
 
 
 def body_parts(subject: Subject, z_mm: Floats) -> tuple[str, ...]:

@@ -138,10 +138,16 @@ def lesion_hu(kind: LesionKind, host_hu: float, rng: np.random.Generator) -> flo
     return float(rng.uniform(30, 75))
 
 
+def host_slices(kind: LesionKind, classes: Sequence[str]) -> list[int]:
+    """Return the slices of those body parts to which a kind is bound."""
+    bound = HOST_CLASSES.get(kind)
+    return [i for i, name in enumerate(classes) if bound is None or name in bound]
+
+
 def place_lesion(
     kind: LesionKind,
+    slices: Sequence[int],
     tissues: NDArray[np.uint8],
-    classes: Sequence[str],
     z_mm: Floats,
     pixel_mm: float,
     table_hu: NDArray[np.float32],
@@ -152,8 +158,8 @@ def place_lesion(
 
     Args:
         kind: decides the host tissue.
+        slices: where its middle may lie.
         tissues: [z, y, x] painted labels.
-        classes: body part of every slice.
         z_mm: height of every slice.
         pixel_mm: side of a pixel.
         table_hu: HU per tissue.
@@ -163,15 +169,13 @@ def place_lesion(
     Returns:
         The lesion, or None where the scan shows no host with room for the smallest one.
     """
-    allowed = HOST_CLASSES.get(kind)
-    slices = [i for i, name in enumerate(classes) if allowed is None or name in allowed]
     smallest_px = max(MIN_RADIUS_PX, RADIUS_RANGE_MM[0] / pixel_mm)
+    edge = int(BOX_MARGIN_PX)  # a box stays within the picture
     for _ in range(TRIES if slices else 0):
         index = int(rng.choice(slices))
-        host = np.isin(tissues[index], HOSTS[kind]).astype(np.uint8)
-        if np.count_nonzero(host) < 4 * smallest_px**2:
-            continue
-        host[[0, -1], :] = host[:, [0, -1]] = 0
+        host = np.zeros(tissues.shape[1:], np.uint8)
+        inside = tissues[index, edge:-edge, edge:-edge]
+        host[edge:-edge, edge:-edge] = np.isin(inside, HOSTS[kind])
         room_px = cv2.distanceTransform(host, cv2.DIST_L2, 3)
         rows, columns = np.nonzero(room_px >= smallest_px)
         if not rows.size:

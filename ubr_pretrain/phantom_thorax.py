@@ -105,13 +105,15 @@ def _mediastinum() -> list[Part]:
     trachea = rod(
         "trachea", Tissue.AIRWAY, Layer.AIRWAY, ORGANS,
         [(0, -20, 246, 8), (0, -14, 270, 8.5), (0, -4, 300, 8.5), (-2, 8, 340, 9),
-         (-3, 18, 374, 9)],
+         (-3, 16, CARINA_MM - 9, 9)],
     )  # fmt: skip
     bronchi = [
         rod("bronchus_right", Tissue.AIRWAY, Layer.AIRWAY, ORGANS,
-            [(-7, 18, 372, 8), (-20, 20, 386, 7), (-36, 18, 398, 6), (-46, 24, 420, 4.5)]),
+            [(-12.5, 18, CARINA_MM + 1, 7), (-21, 20, 386, 7), (-36, 18, 398, 6),
+             (-46, 24, 420, 4.5)]),
         rod("bronchus_left", Tissue.AIRWAY, Layer.AIRWAY, ORGANS,
-            [(1, 18, 372, 8), (18, 20, 388, 6.5), (38, 20, 402, 6), (50, 24, 424, 4.5)]),
+            [(6.5, 18, CARINA_MM + 1, 7), (19, 20, 388, 6.5), (38, 20, 402, 6),
+             (50, 24, 424, 4.5)]),
         rod("upper_lobe_right", Tissue.AIRWAY, Layer.AIRWAY, ORGANS,
             [(-24, 20, 386, 5), (-46, 14, 384, 4), (-62, 10, 376, 3)]),
         rod("upper_lobe_left", Tissue.AIRWAY, Layer.AIRWAY, ORGANS,
