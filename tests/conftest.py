@@ -1,8 +1,28 @@
-"""Where the tests find real data, and how many threads they use."""
+"""Where the tests find real data; shape annotations run as checks while the tests do."""
 
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports them: every annotated shape below is checked at every call.
+install_import_hook(
+    [
+        "ubr_pretrain.losses",
+        "ubr_pretrain.groups",
+        "ubr_pretrain.augmentation",
+        "ubr_pretrain.network_input",
+        "ubr_pretrain.scoring",
+        "ubr_pretrain.zones",
+        "ubr_pretrain.trunk",
+        "ubr_pretrain.regressor",
+        "lesion_det.boxes",
+        "lesion_det.overlap",
+        "lesion_det.topk_recall",
+        "lesion_det.froc",
+    ],
+    "beartype.beartype",
+)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

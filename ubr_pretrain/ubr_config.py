@@ -104,8 +104,8 @@ class UbrConfig(Config):
         data: files, folders or DICOM trees.
         holdout: names of volumes or subjects that are never trained on.
         holdout_fraction: of the other subjects, held out as well.
-        source_weights: how often each entry of ``data`` is drawn from, relative to the others; none:
-            every volume equally often.
+        source_weights: how often each entry of ``data`` is drawn from, relative to the others;
+            none: every volume equally often.
         store: folder of decoded slices; None: ``slices/`` in the run folder.
         arch: trunk.
         width: channel multiplier; 1 is the paper's.

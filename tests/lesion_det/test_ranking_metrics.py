@@ -180,7 +180,7 @@ def test_E01_nothing_found_is_zero_and_no_lesions_is_undefined() -> None:
     assert froc(with_lesions, nothing).mean_sensitivity() == 0.0
     without = toy_ground_truth([[], []])
     assert topk_recall(without, nothing) is None
-    assert froc(without, nothing).sensitivity_at(16) is None
+    assert froc(without, nothing).sensitivity_at(16.0) is None
 
 
 @settings(max_examples=20)
@@ -191,4 +191,4 @@ def test_one_best_detection_a_lesion_gives_full_recall(split) -> None:
     answer = toy_predictions([[(1.0, box) for box in of_image] for of_image in lesions])
     if truth.num_lesions:
         assert topk_recall(truth, answer, k=4) == 1.0
-        assert froc(truth, answer).sensitivity_at(0) == 1.0
+        assert froc(truth, answer).sensitivity_at(0.0) == 1.0

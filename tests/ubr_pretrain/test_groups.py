@@ -78,7 +78,7 @@ def test_draws_do_not_depend_on_what_was_drawn_before():
 
 
 def test_volumes_of_a_batch_differ_and_weights_are_their_frequencies():
-    sampler = GroupSampler([[range(9)]] * 4, 2, 8, seed=0, weights=[1, 1, 1, 5])
+    sampler = GroupSampler([[range(9)]] * 4, 2, 8, seed=0, weights=[1.0, 1.0, 1.0, 5.0])
     counts = np.zeros(4)
     for iteration in range(1500):
         first, second = (volume for volume, _ in sampler.draw(iteration))
