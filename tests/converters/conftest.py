@@ -1,9 +1,10 @@
 """Rows, PNGs and checkpoints made by hand, for the tests of the converters."""
 
 import csv
+import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ SOUND_ROW: Mapping[str, str] = {
     "Patient_age": "62",
     "Train_Val_Test": "2",
 }
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """Hundreds of small files: waiting for the disk is what the tests of checkpoints are for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture
