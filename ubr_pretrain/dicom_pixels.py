@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.config import IGNORE
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
     UID,
@@ -103,14 +104,16 @@ def check_codec(path: Path, syntax: str) -> None:
         VolumeRefused: E-CODEC.
     """
     try:
-        available = get_decoder(UID(syntax)).is_available
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged UID is refused below, not warned of
+            available = get_decoder(_uid(syntax)).is_available
     except NotImplementedError:
         available = False
     if not available:
         raise VolumeRefused(
             "E-CODEC",
             path,
-            f"transfer syntax {syntax} ({UID(syntax).name}) is not decoded",
+            f"transfer syntax {syntax} ({_uid(syntax).name}) is not decoded",
             "convert it to uncompressed DICOM",
         )
 
@@ -144,12 +147,16 @@ def decode(path: Path, syntax: str, shape: tuple[int, int, int]) -> NDArray[Any]
         raise VolumeRefused(
             "E-CODEC",
             path,
-            f"pixels ({UID(syntax).name}) cannot be decoded: {_first_line(error)}",
+            f"pixels ({_uid(syntax).name}) cannot be decoded: {_first_line(error)}",
             "copy it again, or convert it to uncompressed DICOM",
         ) from error
     if raw.size != np.prod(shape):
         raise VolumeRefused("E-CODEC", path, f"decodes to {raw.shape}, declares {shape}")
     return raw.reshape(shape)
+
+
+def _uid(syntax: str) -> UID:
+    return UID(syntax, validation_mode=IGNORE)
 
 
 def _first_line(error: Exception) -> str:

@@ -44,8 +44,9 @@ def raw_to_hu(
         exact = _fits_int32(raw.dtype, slope, intercept)
         for index, stored in enumerate(raw):  # a wide copy of one slice, not of the whole scan
             values = stored.astype(np.int32 if exact else np.float64)
-            values *= int(slope) if exact else slope
-            values += int(intercept) if exact else intercept
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite: refused below
+                values *= int(slope) if exact else slope
+                values += int(intercept) if exact else intercept
             low, high = float(values.min()), float(values.max())
             if not (np.isfinite(low) and np.isfinite(high)):
                 num_bad += int(np.count_nonzero(~np.isfinite(values)))
