@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before anything imports them: every annotated shape below is checked at every call.
@@ -23,6 +24,9 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+settings.register_profile("any_machine", deadline=None)  # a busy machine is no fault
+settings.load_profile("any_machine")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
