@@ -6,6 +6,7 @@ the metadata, so that any safetensors reader can open it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
@@ -131,13 +133,15 @@ def _read_torchvision_file(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise CheckpointRefused(f"{file}: no such file")
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return load_file(file)
+            with safe_open(file, framework="pt") as opened:
+                _refuse_our_export(file, opened.metadata() or {})
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise CheckpointRefused(f"{file}: not a whole safetensors file ({error})") from error
+    sidecar = file.with_suffix(".json")
+    if sidecar.is_file():
+        _refuse_our_export(file, json.loads(sidecar.read_text("utf-8")))
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
@@ -146,6 +150,14 @@ def _read_torchvision_file(file: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise CheckpointRefused(f"{file}: not a flat dictionary of tensors as torchvision saves it")
     return dict(loaded)
+
+
+def _refuse_our_export(file: Path, about: Mapping[str, Any]) -> None:
+    """Refuse a trunk of ours in torchvision's names: its arm would be called ImageNet."""
+    if "provenance" in about:
+        raise CheckpointRefused(
+            f"{file}: was exported by this project ({about['provenance']}), not ImageNet's weights"
+        )
 
 
 def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]:

@@ -124,6 +124,19 @@ def test_C14_without_weights_and_network_the_message_says_what_to_do(monkeypatch
         read_imagenet_trunk(None, "vgg16")
 
 
+def test_a_trunk_of_ours_in_torchvisions_names_is_not_taken_for_imagenets(tmp_path):
+    trunk = Trunk(width=0.1)
+    named = {name: trunk.state_dict()[own] for own, name in torchvision_names("vgg16").items()}
+    file = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in named.items()}, file, {"provenance": "ubr"})
+    with pytest.raises(CheckpointRefused, match="exported by this project"):
+        read_imagenet_trunk(file, "vgg16", 0.1)
+    torchvision_file(tmp_path / "w.pth")
+    (tmp_path / "w.json").write_text('{"provenance": {"pretraining": "ubr"}}')
+    with pytest.raises(CheckpointRefused, match="exported by this project"):
+        read_imagenet_trunk(tmp_path / "w.pth", "vgg16")
+
+
 def test_imagenet_has_no_narrow_trunk():
     with pytest.raises(ValueError, match=r"width 0\.25"):
         read_imagenet_trunk(None, "vgg16", 0.25)
