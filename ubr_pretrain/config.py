@@ -88,7 +88,7 @@ def parse_config(
     arguments = list(sys.argv[1:] if argv is None else argv)
     if presets is not None:
         arguments = _expand_preset(parser, arguments, presets)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args([_known_spelling(parser, a) for a in arguments])
     values = parsed.as_dict()
     rest = argparse.Namespace(
         **{key: values.pop(key) for key in list(values) if key not in model.model_fields}
@@ -97,6 +97,16 @@ def parse_config(
         return model.model_validate(values), rest
     except ValidationError as error:
         refuse(parser.prog, first_problem(error))
+
+
+def _known_spelling(parser: ArgumentParser, argument: str) -> str:
+    """Return ``--imagenet-weights`` as the field's own ``--imagenet_weights``."""
+    flag, equals, value = argument.partition("=")
+    spelled = "--" + flag.removeprefix("--").replace("-", "_")
+    known = parser._option_string_actions
+    if flag.startswith("--") and flag not in known and spelled in known:
+        return spelled + equals + value
+    return argument
 
 
 def _expand_preset(parser: ArgumentParser, arguments: list[str], presets: str) -> list[str]:

@@ -234,6 +234,14 @@ def test_dry_run_prints_audit_and_cells_and_writes_nothing(
     assert not out.exists()
 
 
+def test_flag_of_a_field_may_be_spelled_with_dashes(
+    question: Question, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*flags(question, tmp_path), "--imagenet-weights", "absent.pth", "--dry-run"]
+    assert main([*asked, "--inits", "random", "imagenet", "--seeds=0"]) == 0
+    assert "not run: imagenet: absent.pth: no such file" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
