@@ -154,32 +154,28 @@ def _axes_lps(
     header: Any, spacing_mm: tuple[float, float, float], path: Path
 ) -> NDArray[np.float64] | None:
     """Return the k, j, i axes; where both forms are given, they must agree."""
-    scale = UNITS_MM[int(header["xyzt_units"]) & 7]
-    forms = {}
+    units_mm = UNITS_MM[int(header["xyzt_units"]) & 7]
+    forms: dict[str, NDArray[np.float64]] = {}
     if int(header["qform_code"]) > 0:
         forms["qform"] = _qform_columns(header, path) * np.array(spacing_mm)
     if int(header["sform_code"]) > 0:
-        forms["sform"] = np.array(header["srow"], dtype=np.float64)[:, :3] * scale
+        with np.errstate(over="ignore"):
+            forms["sform"] = header["srow"].astype(np.float64)[:, :3] * units_mm
+    axes = None
     for name, columns in forms.items():
-        axes = unit_rows(path, columns.T * RAS_TO_LPS)
-        for other_name, other in forms.items():
-            if _disagree(columns, other):
-                raise VolumeRefused(
-                    "E-GEOM",
-                    path,
-                    f"{name} {columns.round(4).tolist()} and {other_name} "
-                    f"{other.round(4).tolist()} disagree",
-                    "remove the wrong one",
-                )
-        lengths = np.linalg.norm(columns, axis=0)
-        if np.any(np.abs(lengths / spacing_mm - 1.0) > MAX_FORM_STRETCH):
+        axes = unit_rows(path, columns.T * RAS_TO_LPS)[::-1].copy()
+        steps_mm = np.linalg.norm(columns, axis=0)
+        if np.any(np.abs(steps_mm / spacing_mm - 1.0) > MAX_FORM_STRETCH):
             raise VolumeRefused(
                 "E-GEOM",
                 path,
-                f"{name} has steps of {lengths.round(4).tolist()} mm, pixdim "
-                f"of {list(spacing_mm)} mm",
+                f"{name} has steps of {steps_mm.round(4).tolist()} mm, pixdim of "
+                f"{list(spacing_mm)} mm",
             )
-    return axes[::-1].copy() if forms else None
+    if len(forms) == 2 and _disagree(forms["qform"], forms["sform"]):
+        shown = (f"{name} {columns.round(4).tolist()}" for name, columns in forms.items())
+        raise VolumeRefused("E-GEOM", path, f"{' and '.join(shown)} disagree", "remove one")
+    return axes
 
 
 def _qform_columns(header: Any, path: Path) -> NDArray[np.float64]:

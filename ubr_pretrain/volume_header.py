@@ -103,8 +103,9 @@ def unit_rows(path: Path, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     Raises:
         VolumeRefused: E-GEOM: a vector is zero, NaN or infinite.
     """
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not (np.isfinite(vectors).all() and (lengths > 0).all()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1)
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
         raise VolumeRefused(
             "E-GEOM", path, f"direction vectors {vectors.tolist()} are no directions"
         )
