@@ -1,0 +1,82 @@
+"""The guarded reader: what goes wrong in a child is a refusal, and the next volume is read."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.ubr_pretrain.stored_volumes import scan, write_itk
+from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.guard import GuardedReader
+from ubr_pretrain.volumes import VolumeEntry, find_volumes
+
+
+@dataclass(frozen=True)
+class FaultyEntry(VolumeEntry):
+    """A volume whose reading ends as its name says."""
+
+    def read(self, **rules: Any) -> Volume:
+        if self.name == "hang":
+            time.sleep(600)
+        if self.name == "memory":
+            np.ones(10**13)
+        os.kill(os.getpid(), getattr(signal, self.name))
+        raise AssertionError("unreachable")
+
+
+@pytest.fixture(scope="module")
+def guard():
+    with GuardedReader(timeout_s=60, max_memory_bytes=6_000_000_000) as reader:
+        yield reader
+
+
+def test_a_guarded_volume_equals_the_volume(tmp_path: Path, guard: GuardedReader) -> None:
+    (entry,) = find_volumes([write_itk(tmp_path / "a.nii.gz", scan())])
+    plain, guarded = entry.read(), guard.read(entry)
+    np.testing.assert_array_equal(plain.hu, guarded.hu)
+    np.testing.assert_array_equal(plain.z_mm, guarded.z_mm)
+    assert (plain.spacing_mm_zyx, plain.source) == (guarded.spacing_mm_zyx, guarded.source)
+
+
+def test_a_refusal_crosses_the_process_whole(tmp_path: Path, guard: GuardedReader) -> None:
+    (entry,) = find_volumes([tmp_path / "gone.nii"])
+    with pytest.raises(VolumeRefused, match=r"^E-MISSING .*gone\.nii"):
+        guard.read(entry)
+    with pytest.raises(ValueError, match="no_such_rule"):
+        guard.read(entry, no_such_rule=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGSEGV", "E-CRASH .*SIGSEGV"),
+        ("SIGABRT", "E-CRASH .*SIGABRT"),
+        ("SIGKILL", "E-MEMORY .*killed"),
+        ("memory", "E-MEMORY .*6000000000 bytes"),
+    ],
+)
+def test_V58_V59_a_crash_is_a_refusal_and_the_next_volume_is_read(
+    tmp_path: Path, guard: GuardedReader, name: str, code: str
+) -> None:
+    with pytest.raises(VolumeRefused, match=code):
+        guard.read(FaultyEntry(tmp_path / "bad.dcm", name, "nobody"))
+    (entry,) = find_volumes([write_itk(tmp_path / "a.nii", scan())])
+    np.testing.assert_array_equal(guard.read(entry).hu, scan())
+
+
+def test_V67_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
+    with GuardedReader(timeout_s=0.5) as guard:
+        with pytest.raises(VolumeRefused, match=r"^E-TIMEOUT .*within 0\.5 s"):
+            guard.read(FaultyEntry(tmp_path / "stalled.nii", "hang", "nobody"))
+        assert guard._child is None
+
+
+@pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"max_memory_bytes": -1}])
+def test_limits_must_be_positive(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be > 0"):
+        GuardedReader(**limits)

@@ -1,0 +1,122 @@
+"""Volumes read in a child process: a decoder that hangs, crashes or swallows memory ends alone.
+
+    >>> with GuardedReader(timeout_s=60) as guard:               # doctest: +SKIP
+    ...     for entry in find_volumes(["archive"]):
+    ...         volume = guard.read(entry)
+
+The child is kept from volume to volume (starting one costs about a second) and replaced after a
+fault. It is spawned, so a script that uses it needs ``if __name__ == "__main__"``.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Self
+
+from ubr_pretrain.cohort import VolumeEntry
+from ubr_pretrain.ct import Volume, VolumeRefused
+
+
+class GuardedReader:
+    """One child process that reads volumes, with limits.
+
+    Attributes:
+        timeout_s: longest time for one volume.
+        max_memory_bytes: ceiling of the child's address space (not on Windows).
+    """
+
+    def __init__(self, *, timeout_s: float = 300.0, max_memory_bytes: int = 16_000_000_000) -> None:
+        if not (timeout_s > 0 and max_memory_bytes > 0):
+            raise ValueError(f"timeout {timeout_s} s and memory {max_memory_bytes} must be > 0")
+        self.timeout_s, self.max_memory_bytes = timeout_s, max_memory_bytes
+        self._context = multiprocessing.get_context("spawn")
+        self._child: Any = None
+        self._pipe: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def read(self, entry: VolumeEntry, **rules: Any) -> Volume:
+        """Read ``entry`` as `VolumeEntry.read` does.
+
+        Raises:
+            VolumeRefused: what the reader raises, and E-TIMEOUT, E-MEMORY, E-CRASH.
+        """
+        pipe = self._running()
+        pipe.send((entry, rules))
+        wait([pipe, self._child.sentinel], timeout=self.timeout_s)
+        try:
+            answer = pipe.recv() if pipe.poll() else None
+        except EOFError:
+            answer = None
+        if isinstance(answer, Volume):
+            return answer
+        if isinstance(answer, Exception):
+            raise answer
+        self._child.join(timeout=1.0)  # a child that died is about to be seen as dead
+        code = self._child.exitcode
+        self.close()
+        if code is None:
+            raise VolumeRefused("E-TIMEOUT", entry.path, f"not read within {self.timeout_s:g} s")
+        if code == -signal.SIGKILL:
+            raise VolumeRefused("E-MEMORY", entry.path, "its reader was killed: out of memory?")
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        raise VolumeRefused("E-CRASH", entry.path, f"its reader ended with {name}")
+
+    def close(self) -> None:
+        """End the child; the next read starts another."""
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.join()
+        self._child.close()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._child = self._pipe = None
+
+    def _running(self) -> Connection:
+        if self._pipe is None or not self._child.is_alive():
+            self.close()
+            self._pipe, theirs = self._context.Pipe()
+            self._child = self._context.Process(
+                target=_serve, args=(theirs, self.max_memory_bytes), daemon=True
+            )
+            self._child.start()
+            theirs.close()
+        return self._pipe
+
+
+def _serve(pipe: Connection, max_memory_bytes: int) -> None:
+    """Answer every (entry, rules) with a volume or the reason why there is none."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    while True:
+        try:
+            entry, rules = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: Volume | Exception = entry.read(**rules)
+        except ValueError as refusal:
+            answer = refusal
+        except MemoryError:
+            answer = VolumeRefused(
+                "E-MEMORY", entry.path, f"needs more than {max_memory_bytes} bytes to be read"
+            )
+        pipe.send(answer)
