@@ -9,7 +9,7 @@ PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 DEMO = runs/demo
 
-.PHONY: setup demo test check bench clean-demo
+.PHONY: setup demo test check bench
 
 setup: $(VENV)/.installed
 
@@ -36,4 +36,6 @@ demo: setup
 	evaluate_ubr.py $(DEMO)/scores --labels $(DEMO)/phantoms/ct/slice_classes.csv --out $(DEMO)/evaluation
 	deeplesion_to_coco.py $(DEMO)/lesions/deeplesion/DL_info.csv --images $(DEMO)/lesions/deeplesion/Images_png --out $(DEMO)/coco --overwrite
 	export_backbone.py $(DEMO)/ubr/checkpoints/best.safetensors $(DEMO)/export/ubr.safetensors --layout ubr --overwrite
-	compare_inits.py --preset demo --coco $(DEMO)/coco --images $(DEMO)/lesions/deeplesion/Images_png --ubr $(DEMO)/export/ubr.safetensors --inits random ubr --seeds 0 1 --out $(DEMO)/compare
+	compare_inits.py --preset demo --coco $(DEMO)/coco --images $(DEMO)/lesions/deeplesion/Images_png --ubr $(DEMO)/export/ubr.safetensors --inits random ubr --seeds 0 1 --ubr-run $(DEMO)/ubr --scores $(DEMO)/scores --pictures $(DEMO)/phantoms/pictures/*.png --out $(DEMO)/compare --overwrite
+	cp $(DEMO)/compare/report.html $(DEMO)/report.html
+	@echo "look at $(DEMO)/report.html"
