@@ -282,7 +282,10 @@ def train(
                 iteration=iteration,
                 seconds=round(time.monotonic() - began_s, 1),
             )
-            journal.say(f"next: evaluate_det.py {config.val_files[0]} {first}")
+            journal.say(
+                f"next: evaluate_det.py --predictions {first} --coco {config.val_files[0]} "
+                f"--out {out / 'evaluation'}"
+            )
         return TrainResult(0, iteration, recall, best)
 
 

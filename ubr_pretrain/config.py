@@ -168,10 +168,15 @@ def config_differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str =
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first complaint of pydantic as ``key.path: rule (got value)``."""
+    """Return the first complaint of pydantic as ``key.path: rule (got value)``.
+
+    A rule about several keys names them itself: the value would be the whole configuration.
+    """
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
     return f"{where}: {message} (got {problem['input']!r})"[:500]
 
 
