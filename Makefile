@@ -39,3 +39,6 @@ demo: setup
 	compare_inits.py --preset demo --coco $(DEMO)/coco --images $(DEMO)/lesions/deeplesion/Images_png --ubr $(DEMO)/export/ubr.safetensors --inits random ubr --seeds 0 1 --ubr-run $(DEMO)/ubr --scores $(DEMO)/scores --pictures $(DEMO)/phantoms/pictures/*.png --out $(DEMO)/compare --overwrite
 	cp $(DEMO)/compare/report.html $(DEMO)/report.html
 	@echo "look at $(DEMO)/report.html"
+
+bench: setup
+	python benchmarks/bench.py
