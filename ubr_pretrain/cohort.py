@@ -14,9 +14,8 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydicom.uid import (
     CTImageStorage,
@@ -24,66 +23,22 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader, read_dicom_header
-from ubr_pretrain.dicom_series import read_series, split_phases
+from ubr_pretrain.dicom_series import split_phases
 from ubr_pretrain.dicom_slices import ct_slices
 from ubr_pretrain.folder_walk import Listing, listings
-from ubr_pretrain.hounsfield import looks_like_hu
-from ubr_pretrain.png_slices import read_png_folder, slice_number
+from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.stored_file import StoredFile, describe
-from ubr_pretrain.volume_file import HEADER_READERS, read_volume_file
+from ubr_pretrain.volume_entry import VolumeEntry
+from ubr_pretrain.volume_file import HEADER_READERS
 
 VOLUME_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd|dcm)$", re.IGNORECASE)
 DEEPLESION_FOLDER = re.compile(r"(\d+)_\d+_\d+")
 MAX_NAME = 80
 PASSED_OVER = ("E-MODALITY", "E-LOCALIZER", "E-RGB", "E-NOPIXELS")
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-
-
-@dataclass(frozen=True)
-class VolumeEntry:
-    """One volume that can be read.
-
-    Attributes:
-        path: file, PNG folder, or the folder that holds a DICOM series.
-        name: unique in its cohort, fit for a file name, free of what DICOM says of the patient.
-        subject: whose volume it is; two volumes of one subject must not be split.
-        series_uid: of a DICOM series.
-        phase: from 1, where one DICOM series holds several phases of the same slices.
-        files: of a DICOM series.
-        notes: added to the notes of the volume.
-        refusal: why it cannot be read, where that is known already.
-    """
-
-    path: Path
-    name: str
-    subject: str
-    series_uid: str | None = None
-    phase: int | None = None
-    files: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    refusal: VolumeRefused | None = None
-
-    def read(self, **rules: Any) -> Volume:
-        """Read the volume; ``rules`` are the fields of `ReadingRules`.
-
-        Raises:
-            VolumeRefused: it cannot be read without the risk of a wrong result.
-        """
-        checked = ReadingRules(**rules)
-        if self.refusal is not None:
-            raise self.refusal.with_traceback(None)
-        if self.files:
-            volume = read_series(self.files, checked, self.path, self.phase)
-        elif self.path.is_dir():
-            volume = read_png_folder(self.path, checked)
-        else:
-            volume = read_volume_file(self.path, checked)
-        doubt = looks_like_hu(volume)
-        doubts = (f"not HU? {doubt}",) if doubt else ()
-        return replace(volume, notes=(*self.notes, *volume.notes, *doubts))
 
 
 class Cohort(list[VolumeEntry]):
@@ -301,5 +256,5 @@ def _manifest(path: Path) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.DictReader(file)
             return {row.get("volume") or "": (row.get("subject") or "").strip() for row in rows}
-    except csv.Error as error:
+    except (OSError, csv.Error) as error:  # a subject in both halves of a split would be a leak
         raise VolumeRefused("E-FORMAT", path, f"is no table of subjects: {error}") from error

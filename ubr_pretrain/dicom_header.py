@@ -66,7 +66,7 @@ PARSE_ERRORS = (
 """What pydicom raises on damaged files; all of them mean that the file cannot be understood."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DicomFrame:
     """One slice: where it lies and how its numbers become HU. What the file lacks is None.
 
@@ -97,11 +97,16 @@ class DicomFrame:
     moments: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """One file. ``pixel_fault`` is the (code, cause) why its pixels are not all there, or None."""
+    """One file, as its header tells it.
+
+    ``stamp`` is that of the `StoredFile`; ``pixel_fault`` is the (code, cause) why the pixels are
+    not all there, or None.
+    """
 
     path: Path
+    stamp: tuple[int, int]
     series_uid: str
     study_uid: str
     patient_id: str
@@ -138,7 +143,7 @@ def read_dicom_header(path: Path, max_bytes: int) -> DicomHeader:
             with warnings.catch_warnings(), disable_value_validation():
                 warnings.simplefilter("ignore")  # odd values are judged by us, file by file
                 dataset, source, syntax = _read_dataset(file, max_bytes)
-                return _header(path, dataset, source, syntax)
+                return _header(file, dataset, source, syntax)
         except PARSE_ERRORS as error:
             if isinstance(error, VolumeRefused):
                 raise
@@ -168,7 +173,7 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
     return dataset, inflated, syntax
 
 
-def _header(path: Path, dataset: Any, source: BinaryIO, syntax: str) -> DicomHeader:
+def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> DicomHeader:
     num_frames = int(dataset.get("NumberOfFrames") or 1)
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     samples = int(dataset.get("SamplesPerPixel") or 1)
@@ -177,7 +182,8 @@ def _header(path: Path, dataset: Any, source: BinaryIO, syntax: str) -> DicomHea
     fault = pixel_fault(source, syntax, rows * columns * samples * bits // 8, num_frames)
     padding = dataset.get("PixelPaddingValue")
     return DicomHeader(
-        path=path,
+        path=file.path,
+        stamp=file.stamp,
         series_uid=str(dataset.get("SeriesInstanceUID") or ""),
         study_uid=str(dataset.get("StudyInstanceUID") or ""),
         patient_id=str(dataset.get("PatientID") or ""),
@@ -194,7 +200,7 @@ def _header(path: Path, dataset: Any, source: BinaryIO, syntax: str) -> DicomHea
         lossy=str(dataset.get("LossyImageCompression") or "") == "01",
         burned_in=str(dataset.get("BurnedInAnnotation") or "") == "YES",
         pixel_fault=fault,
-        frames=tuple(_frame(path, dataset, n) for n in range(1 if fault else num_frames)),
+        frames=tuple(_frame(file.path, dataset, n) for n in range(1 if fault else num_frames)),
     )
 
 

@@ -127,23 +127,15 @@ def decode(path: Path, syntax: str, shape: tuple[int, int, int]) -> NDArray[Any]
         shape: [frame, row, column], as declared.
 
     Raises:
-        VolumeRefused: E-CODEC (damaged or unsupported compression), E-MISSING.
+        VolumeRefused: E-CODEC (damaged or unsupported compression).
+        OSError: the file cannot be read any more.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # padding bytes and the like, checked before
             deflated = syntax == DeflatedExplicitVRLittleEndian
             raw = pixel_array(pydicom.dcmread(path) if deflated else path, raw=True)
-    except FileNotFoundError as error:
-        raise VolumeRefused("E-MISSING", path, "disappeared while it was being read") from error
-    except (
-        AttributeError,
-        NotImplementedError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise VolumeRefused(
             "E-CODEC",
             path,

@@ -21,6 +21,7 @@ from ubr_pretrain.dicom_slices import CtSlice, ct_slices
 from ubr_pretrain.hounsfield import raw_to_hu
 from ubr_pretrain.orientation import StoredGrid, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.stored_file import stamp
 
 SAME_PLACE_MM = 0.01
 SHOWN_GAPS = 5
@@ -191,7 +192,9 @@ def _sideways(ordered: Sequence[CtSlice]) -> list[str]:
 
 
 def _stored(header: DicomHeader) -> NDArray[np.generic]:
-    """Decode a file: [frame, j, i]."""
+    """Decode a file that is still the one whose header was judged: [frame, j, i]."""
+    if stamp(header.path.stat()) != header.stamp:
+        raise VolumeRefused("E-MISSING", header.path, "changed while it was being read")
     shape = (len(header.frames), header.rows, header.columns)
     return decode(header.path, header.transfer_syntax, shape)
 

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
-from ubr_pretrain.cohort import VolumeEntry
 from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.volume_entry import VolumeEntry
 
 
 class GuardedReader:

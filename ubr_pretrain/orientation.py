@@ -97,19 +97,17 @@ def to_axial(
     flips = tuple(slice(None, None, 1 if keep else -1) for keep in forward)
     hu = np.ascontiguousarray(stored.transpose(order)[flips])
     dz, dy, dx = (grid.spacing_mm[axis] for axis in order)
-    if grid.positions_mm is None:
-        dz *= math.cos(math.radians(tilt_deg))
-        z_mm = np.arange(len(hu)) * dz
-    elif order[0] == 0:
-        along = grid.positions_mm
+    along = grid.positions_mm
+    if along is not None and order[0] == 0:
         z_mm = along - along[0] if forward[0] else along[-1] - along[::-1]
-    elif len(contiguous_runs(grid.positions_mm, grid.spacing_mm[0])) == 1:
-        z_mm = np.arange(len(hu)) * dz
-    else:
+    elif along is not None and len(contiguous_runs(along, grid.spacing_mm[0])) > 1:
         raise VolumeRefused("E-GAP", path, "uneven slices across the body cannot become axial ones")
+    else:
+        dz *= math.cos(math.radians(tilt_deg))
+        z_mm = np.arange(len(hu), dtype=np.float64) * dz
     _check_axial(hu.shape, (dz, dy, dx), path)
     notes = (*notes, *_notes(grid, order, tilt_deg, (dy, dx)))
-    return Volume(hu, (dz, dy, dx), z_mm.astype(np.float64), str(path), notes)
+    return Volume(hu, (dz, dy, dx), z_mm, str(path), notes)
 
 
 def angle_deg(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

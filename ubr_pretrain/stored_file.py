@@ -7,6 +7,7 @@ used; a reader below us that returns zeros for a missing tail, or skips a checks
 from __future__ import annotations
 
 import io
+import os
 import stat
 import zlib
 from pathlib import Path
@@ -33,6 +34,7 @@ class StoredFile:
     Attributes:
         path: the file.
         size: its bytes on disk.
+        stamp: changes when its content does.
         head: the first bytes of its content (after gzip, if any).
         gzipped: whether the whole file is a gzip stream that is removed.
         stream: its content from the first byte.
@@ -46,23 +48,23 @@ class StoredFile:
         """
         self.path = path
         try:
-            self._stat = path.stat()
-            if not stat.S_ISREG(self._stat.st_mode):  # before open: a FIFO would block for ever
-                raise VolumeRefused("E-NOTFILE", path, f"is {_kind_of_node(self._stat.st_mode)}")
+            node = path.stat()
+            if not stat.S_ISREG(node.st_mode):  # before open: a FIFO would block for ever
+                raise VolumeRefused("E-NOTFILE", path, f"is {_kind_of_node(node.st_mode)}")
             self._file = path.open("rb")
+            raw_head = self._file.read(HEAD_BYTES)
+            self._file.seek(0)
         except (OSError, ValueError) as error:
             if isinstance(error, VolumeRefused):
                 raise
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise VolumeRefused("E-MISSING", path, f"cannot be opened: {reason}") from error
-        self.size = self._stat.st_size
+        self.size, self.stamp = node.st_size, stamp(node)
         if self.size == 0:
             self._file.close()
             raise VolumeRefused("E-EMPTY", path, "holds 0 bytes")
-        raw_head = self._file.read(HEAD_BYTES)
         self.gzipped = ungzip and raw_head.startswith(GZIP_MAGIC)
         self.head = self._inflated_head(raw_head) if self.gzipped else raw_head
-        self._file.seek(0)
         self.stream: BinaryIO = self._inflated(self._file) if self.gzipped else self._file
 
     def __enter__(self) -> Self:
@@ -139,8 +141,7 @@ class StoredFile:
             raise VolumeRefused(
                 "E-FORMAT", self.path, f"goes on after the {num_bytes} bytes of voxels it declares"
             )
-        now = self.path.stat()
-        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+        if stamp(os.fstat(self._file.fileno())) != self.stamp:
             raise VolumeRefused("E-MISSING", self.path, "changed while it was being read")
         return out
 
@@ -211,6 +212,11 @@ def _damaged(path: Path, error: zlib.error) -> VolumeRefused:
     return VolumeRefused(
         "E-CRC", path, f"the compressed stream is damaged ({error})", "copy or download it again"
     )
+
+
+def stamp(node: os.stat_result) -> tuple[int, int]:
+    """Return what changes when a file is written to: its size and time."""
+    return node.st_size, node.st_mtime_ns
 
 
 def describe(head: bytes) -> str:

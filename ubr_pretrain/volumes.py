@@ -15,10 +15,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ubr_pretrain.cohort import Cohort, VolumeEntry, find_volumes
+from ubr_pretrain.cohort import Cohort, find_volumes
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.hounsfield import looks_like_hu
 from ubr_pretrain.reading_rules import SCORING_TILT_DEG, ReadingRules
+from ubr_pretrain.volume_entry import VolumeEntry
 
 __all__ = [
     "SCORING_TILT_DEG",

@@ -21,8 +21,6 @@ from tests.ubr_pretrain.stored_volumes import (
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.volumes import read_volume
 
-NAN, INF = float("nan"), float("inf")
-
 
 def compressed(folder: Path, kind: str) -> Path:
     if kind == "nii.gz":

@@ -1,5 +1,6 @@
 """DICOM bytes: a slice that is cut or foreign refuses its series and is never dropped."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from ubr_pretrain.volumes import find_volumes, read_volume
 
 SHAPE = (7, 6, 5)
 SPACING = (5.0, 0.75, 0.5)
-NAN = float("nan")
 
 
 @pytest.fixture
@@ -110,3 +110,25 @@ def test_V59_nested_sequences_do_not_end_the_process(tmp_path: Path, hu, levels:
     end = b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"
     path.write_bytes(content[:at] + item * levels + end * levels + content[at:])
     refused(path, "E-HEADER", "damaged")
+
+
+@pytest.mark.parametrize("what", ["deleted", "changed"])
+def test_V66_a_slice_that_changes_between_header_and_pixels(
+    tmp_path, hu, monkeypatch, what
+) -> None:
+    from ubr_pretrain import dicom_series
+
+    write_series(tmp_path, hu, SPACING)
+    judged = dicom_series.ct_slices
+
+    def and_meddle(*args):
+        if what == "deleted":
+            (tmp_path / "003.dcm").unlink()
+        else:
+            os.utime(tmp_path / "003.dcm", ns=(1, 1))
+        return judged(*args)
+
+    (entry,) = find_volumes([tmp_path])
+    monkeypatch.setattr(dicom_series, "ct_slices", and_meddle)
+    with pytest.raises(VolumeRefused, match=r"^E-MISSING .*003\.dcm"):
+        entry.read()

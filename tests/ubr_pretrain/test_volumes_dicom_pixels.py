@@ -35,7 +35,6 @@ from ubr_pretrain.volumes import find_volumes, read_volume
 
 SHAPE = (7, 6, 5)
 SPACING = (5.0, 0.75, 0.5)
-NAN = float("nan")
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from tests.ubr_pretrain.stored_volumes import (
 )
 from ubr_pretrain.volumes import read_volume
 
-NAN, INF = float("nan"), float("inf")
-
 
 @pytest.mark.parametrize(
     ("lines", "code", "word"),

@@ -1,0 +1,65 @@
+"""One volume that has been found: where it is, whose it is, and how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.dicom_series import read_series
+from ubr_pretrain.hounsfield import looks_like_hu
+from ubr_pretrain.png_slices import read_png_folder
+from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.volume_file import read_volume_file
+
+
+@dataclass(frozen=True)
+class VolumeEntry:
+    """One volume that can be read.
+
+    Attributes:
+        path: file, PNG folder, or the folder that holds a DICOM series.
+        name: unique in its cohort, fit for a file name, free of what DICOM says of the patient.
+        subject: whose volume it is; two volumes of one subject must not be split.
+        series_uid: of a DICOM series.
+        phase: from 1, where one DICOM series holds several phases of the same slices.
+        files: of a DICOM series.
+        notes: added to the notes of the volume.
+        refusal: why it cannot be read, where that is known already.
+    """
+
+    path: Path
+    name: str
+    subject: str
+    series_uid: str | None = None
+    phase: int | None = None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: VolumeRefused | None = None
+
+    def read(self, **rules: Any) -> Volume:
+        """Read the volume; ``rules`` are the fields of `ReadingRules`.
+
+        Raises:
+            VolumeRefused: it cannot be read without the risk of a wrong result.
+        """
+        checked = ReadingRules(**rules)
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)
+        try:
+            volume = self._read(checked)
+        except OSError as error:  # a share that went away, a file that was deleted
+            raise VolumeRefused("E-MISSING", self.path, f"cannot be read: {error}") from error
+        except MemoryError as error:
+            raise VolumeRefused("E-MEMORY", self.path, "does not fit into memory") from error
+        doubt = looks_like_hu(volume)
+        doubts = (f"not HU? {doubt}",) if doubt else ()
+        return replace(volume, notes=(*self.notes, *volume.notes, *doubts))
+
+    def _read(self, rules: ReadingRules) -> Volume:
+        if self.files:
+            return read_series(self.files, rules, self.path, self.phase)
+        if self.path.is_dir():
+            return read_png_folder(self.path, rules)
+        return read_volume_file(self.path, rules)
