@@ -139,6 +139,8 @@ def draw_differences(pairs: Sequence[PairDifference]) -> str:
             dots = [100 * value for value in pair.per_seed]
             axis.plot(dots, [row] * len(dots), "o", markersize=3.4, color=INK, markerfacecolor="w")
         axis.axvline(0, color=INK, linewidth=1)
+        axis.update_datalim([(-1, 0), (1, 0)])  # at least a point to each side of zero
+        axis.autoscale_view()
         axis.set_yticks(range(len(shown)), [f"{p.a} − {p.b}" for p in reversed(shown)])  # noqa: RUF001
         axis.set_ylim(-0.6, max(1, len(shown)) - 0.4)
         axis.grid(visible=False, axis="y")
