@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from highdicom.spatial import get_series_volume_positions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 
 from tests.ubr_pretrain.dicom_writer import (
     put,
@@ -15,6 +17,7 @@ from tests.ubr_pretrain.dicom_writer import (
     write_series,
 )
 from tests.ubr_pretrain.stored_volumes import refused, scan
+from ubr_pretrain.ct import STEP_TOLERANCE
 from ubr_pretrain.volumes import read_volume
 
 SHAPE = (7, 6, 5)
@@ -240,3 +243,26 @@ def test_orientation_noise_in_the_fifth_digit_is_tolerated(tmp_path: Path, hu) -
     volume = read_volume(write_series(tmp_path, hu, SPACING, change=noise))
     np.testing.assert_array_equal(volume.hu, hu)
     np.testing.assert_allclose(volume.z_mm, np.arange(7) * 5.0, atol=0.01)
+
+
+@given(gap=st.booleans(), tilt_deg=st.sampled_from([0.0, 3.0]), step_mm=st.floats(0.6, 8.0))
+@settings(max_examples=20, deadline=None)
+def test_spacing_and_regularity_agree_with_highdicom(
+    tmp_path_factory, gap, tilt_deg, step_mm
+) -> None:
+    hu, folder = scan(SHAPE), tmp_path_factory.mktemp("series")
+    lean = np.radians(tilt_deg)
+    orientation = (1, 0, 0, 0, np.cos(lean), np.sin(lean))
+    normal = np.cross(orientation[:3], orientation[3:])
+    for k, one in enumerate(hu):
+        place = -(k + (gap and k > 3)) * step_mm * normal
+        save(slice_dataset(one, place, orientation=orientation), folder / f"{k}.dcm")
+    slices = [dcmread(file) for file in folder.iterdir()]
+    judged_mm, order = get_series_volume_positions(slices, rtol=STEP_TOLERANCE)
+    if gap:
+        assert judged_mm is None
+        refused(folder, "E-GAP")
+        return
+    volume = read_volume(folder)
+    assert volume.spacing_mm_zyx[0] == pytest.approx(judged_mm, rel=1e-6)
+    assert sorted(order) == list(range(len(volume.z_mm)))

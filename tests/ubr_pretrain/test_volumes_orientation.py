@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from highdicom.spatial import get_closest_patient_orientation
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.ubr_pretrain.dicom_writer import save, slice_dataset, write_series
@@ -20,7 +21,7 @@ from tests.ubr_pretrain.stored_volumes import (
     write_nibabel,
 )
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.orientation import axes_of_letters
+from ubr_pretrain.orientation import axes_of_letters, body_order
 from ubr_pretrain.volumes import read_volume
 
 VARIANTS = [
@@ -179,3 +180,17 @@ def test_letters_of_an_orientation_mean_what_nibabel_means(letters: str) -> None
     affine = np.eye(4)
     affine[:3, :3] = (axes_of_letters(letters)[::-1] * [-1, -1, 1]).T
     assert "".join(nib.aff2axcodes(affine)) == letters
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_axes_are_matched_to_the_body_as_highdicom_matches_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    nearest = np.sort(np.abs(rotation), axis=1)
+    assume((nearest[:, 2] - nearest[:, 1] > 0.05).all())  # no axis at 45 degrees
+    z, y, x = body_order(rotation)
+    letters = [direction.value for direction in get_closest_patient_orientation(rotation.T)]
+    assert letters[z] in "HF"
+    assert letters[y] in "AP"
+    assert letters[x] in "LR"
