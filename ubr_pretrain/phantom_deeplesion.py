@@ -44,7 +44,15 @@ CONTEXT_MM = 30.0
 
 SLICE_STEPS_MM = (1.0, 2.0, 2.5, 5.0)
 STEP_SHARES = (0.1, 0.15, 0.15, 0.6)
-REGIONS: tuple[Region, ...] = ("chest", "abdomen", "trunk", "trunk")
+KINDS: dict[Region, tuple[LesionKind, ...]] = {
+    "chest": (LesionKind.LUNG, LesionKind.MEDIASTINUM, LesionKind.BONE, LesionKind.SOFT_TISSUE),
+    "abdomen": (LesionKind.LIVER, LesionKind.KIDNEY, LesionKind.ABDOMEN, LesionKind.SOFT_TISSUE),
+    "pelvis": (LesionKind.PELVIS, LesionKind.BONE, LesionKind.SOFT_TISSUE),
+    "trunk": tuple(LesionKind),
+}
+"""What is found in a scan of each region."""
+
+REGION_SHARES = (0.35, 0.3, 0.1, 0.25)
 SPLIT_SHARES = (0.7, 0.15, 0.15)
 TRAIN, VAL, TEST = 1, 2, 3
 UNKNOWN_TYPE = -1
@@ -144,12 +152,13 @@ def _sample_series(num_patients: int, rng: np.random.Generator) -> Iterator[Seri
 def _scan_with_lesions(subject: Subject, size_px: int, rng: np.random.Generator) -> Phantom:
     """Scan a subject until there is room for a lesion."""
     while True:
-        kinds = rng.choice(list(LesionKind), int(rng.integers(1, 4)), replace=True)
+        region = list(KINDS)[int(rng.choice(len(KINDS), p=REGION_SHARES))]
+        kinds = rng.choice(KINDS[region], int(rng.integers(1, 4)), replace=True)
         wanted = [LesionKind(kind) for kind in kinds.tolist()]
         phantom = sample_phantom(
             rng,
             size_px,
-            REGIONS[int(rng.integers(len(REGIONS)))],
+            region,
             lesion_kinds=wanted,
             step_mm=float(rng.choice(SLICE_STEPS_MM, p=STEP_SHARES)),
             subject=subject,

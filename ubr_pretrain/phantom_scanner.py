@@ -33,6 +33,9 @@ NOISE_GROWTH_MM = 180.0
 
 SLIM_MM = 270.0
 BONE_HU = 250.0
+SHARPENING_MM = 1.2
+"""Width of the overshoot at edges that a sharp kernel makes."""
+
 STREAK_MM = 60.0
 """Length of the horizontal streaks."""
 
@@ -87,7 +90,9 @@ class Scanner:
         if blur_px > 0.25:
             hu = cv2.GaussianBlur(hu, (0, 0), blur_px)
         if scan.sharpen:
-            hu += scan.sharpen * (hu - cv2.GaussianBlur(hu, (0, 0), max(0.8, 1.2 / self.pixel_mm)))
+            blurred = cv2.GaussianBlur(hu, (0, 0), max(0.8, SHARPENING_MM / self.pixel_mm))
+            # Coarse pixels average the overshoot at edges away.
+            hu += scan.sharpen * min(1.0, SHARPENING_MM / self.pixel_mm) ** 2 * (hu - blurred)
         hu += self._noise(hu)
         metal = labels == Tissue.METAL
         if metal.any():

@@ -63,6 +63,9 @@ VISCERA_KNOTS_MM = np.array(
      LESSER_TROCHANTER_MM, THIGH_END_MM]
 )  # fmt: skip
 
+GAP_SPREADS = (0.11, 0.32, 0.28, 0.5, 0.08, 0.4)
+"""Spread of the logarithm of the gaps between lung apex and iliac crest: build and breath."""
+
 WIDTH_KNOTS_MM = np.array([0, 210, 262, 300, 400, 520, 620, 700, 800, 900, 1110], np.float64)
 BELLY_KNOTS_MM = np.array([470, 580, 640, 700, 800], np.float64)
 BELLY_SHAPE = np.array([0, 0.8, 1, 0.85, 0])
@@ -215,7 +218,7 @@ def _knots(rng: np.random.Generator, scale: float) -> tuple[Floats, Floats]:
     skeleton_mm = np.r_[0, np.cumsum(steps)] * scale
     first, last = 2, int(np.flatnonzero(VISCERA_KNOTS_MM == ILIAC_CREST_MM)[0])
     gaps = np.diff(VISCERA_KNOTS_MM[first : last + 1])
-    gaps = gaps * np.exp(rng.normal(0, (0.1, 0.25, 0.2, 0.5, 0.08, 0.4)))
+    gaps = gaps * np.exp(rng.normal(0, GAP_SPREADS))
     viscera_mm = np.interp(VISCERA_KNOTS_MM, SKELETON_KNOTS_MM, skeleton_mm)
     top, bottom = viscera_mm[first], viscera_mm[last]
     viscera_mm[first : last + 1] = top + np.r_[0, np.cumsum(gaps)] * (bottom - top) / gaps.sum()

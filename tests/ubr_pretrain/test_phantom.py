@@ -54,10 +54,10 @@ def _whole(seed: int, step_mm: float = 3.0) -> tuple[Subject, Scan]:
 
 @pytest.fixture(scope="module")
 def subjects() -> list[Subject]:
-    return [sample_subject(np.random.default_rng((1, number))) for number in range(80)]
+    return [sample_subject(np.random.default_rng((1, number))) for number in range(60)]
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
+@pytest.fixture(scope="module", params=[0, 2])
 def whole(request: pytest.FixtureRequest) -> Phantom:
     return render(*_whole(request.param), size_px=128)
 
