@@ -74,6 +74,7 @@ class _Search:
     def __init__(self) -> None:
         self.found = Cohort()
         self.series: dict[str, list[DicomHeader]] = defaultdict(list)
+        self.patients: dict[Path, set[str]] = defaultdict(set)
         self.broken_slices: dict[Path, list[VolumeRefused]] = defaultdict(list)
         self.named: set[Path] = set()
         self.manifests: dict[Path, dict[str, str]] = {}
@@ -137,6 +138,7 @@ class _Search:
         if header.series_uid not in self.series:  # hold its place in the order
             self.found.append(VolumeEntry(path, "", "", series_uid=header.series_uid))
         self.series[header.series_uid].append(header)
+        self.patients[path.parent].add(header.patient_id)
 
     def _add_refused(self, path: Path, refusal: VolumeRefused) -> None:
         subject = self._listed_subject(path)
@@ -168,12 +170,14 @@ class _Search:
         entry = VolumeEntry(
             path=files[0] if len(files) == 1 and files[0] in self.named else folder,
             name=f"series-{_hash(uid)}",
-            subject=f"patient-{_hash(headers[0].patient_id or headers[0].study_uid)}",
+            subject=f"patient-{_hash(headers[0].patient_id or headers[0].study_uid or uid)}",
             series_uid=uid,
             files=files,
-            notes=self._company(headers),
         )
         folders = {file.parent for file in files}
+        patients = {patient for place in folders for patient in self.patients[place]}
+        if len(patients) > 1:
+            entry = replace(entry, notes=(f"its folder holds {len(patients)} patients",))
         broken = [r for place in sorted(folders) for r in self.broken_slices.get(place, [])]
         if broken:  # it may be a slice of this series
             return [replace(entry, refusal=broken[0])]
@@ -191,16 +195,6 @@ class _Search:
             replace(entry, phase=n, name=f"{entry.name}-phase{n}")
             for n in range(1, len(phases) + 1)
         ]
-
-    def _company(self, headers: Sequence[DicomHeader]) -> tuple[str, ...]:
-        folders = {header.path.parent for header in headers}
-        patients = {
-            h.patient_id
-            for other in self.series.values()
-            for h in other
-            if h.path.parent in folders
-        }
-        return (f"its folder holds {len(patients)} patients",) if len(patients) > 1 else ()
 
 
 def _broken_slice(header: DicomHeader) -> VolumeRefused | None:
@@ -245,7 +239,7 @@ def _stem(path: Path) -> str:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 def _manifest(path: Path) -> dict[str, str]:
