@@ -82,7 +82,7 @@ def make_phantoms(arguments: argparse.Namespace) -> None:
         num_series = sum(1 for _ in _watched(series, None, "lesion series"))
         print(f"{out / 'deeplesion'}: {patients} patients, {num_series} series, DL_info.csv")
     print(f"{time.monotonic() - began_s:.0f} s")
-    print(f"next: train_ubr.py --data {out / 'ct'}")
+    print(f"next: train_ubr.py --data {out / 'ct'} --out runs/ubr")
 
 
 def _claim(out: Path, arguments: argparse.Namespace) -> None:

@@ -106,7 +106,8 @@ def test_command_writes_volumes_lesions_and_pictures(
     assert (out / "deeplesion" / "DL_info.csv").is_file()
     for name in ("slices.png", "views.png"):
         assert cv2.imread(str(out / "pictures" / name)).std() > 10
-    assert capsys.readouterr().out.splitlines()[-1] == f"next: train_ubr.py --data {out / 'ct'}"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: train_ubr.py --data {out / 'ct'} --out runs/ubr"
 
     assert main(words) == 2
     complaint = capsys.readouterr().err.splitlines()

@@ -48,6 +48,7 @@ def lesions(draw: st.DrawFn) -> Lesion:
     )
 
 
+@settings(deadline=None)
 @given(lesions())
 def test_tight_box_is_that_of_the_painted_pixels(lesion: Lesion):
     rows, columns = np.nonzero(lesion.weight((64, 64), lesion.z_mm) > 0.5)
@@ -57,6 +58,7 @@ def test_tight_box_is_that_of_the_painted_pixels(lesion: Lesion):
     assert (spare < 1.5).all()
 
 
+@settings(deadline=None)
 @given(lesions())
 def test_box_is_that_of_the_measurement_points_plus_five_and_holds_the_lesion(lesion: Lesion):
     points = lesion.measurement_xy
@@ -69,6 +71,7 @@ def test_box_is_that_of_the_measurement_points_plus_five_and_holds_the_lesion(le
     assert y1 <= rows.min() <= rows.max() <= y2
 
 
+@settings(deadline=None)
 @given(lesions())
 def test_measured_diameters_are_the_axes_and_cross_at_right_angles(lesion: Lesion):
     a, b, c, d = lesion.measurement_xy
@@ -77,6 +80,7 @@ def test_measured_diameters_are_the_axes_and_cross_at_right_angles(lesion: Lesio
     assert (a - b) @ (c - d) == pytest.approx(0, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(lesions(), st.floats(0, 1.2))
 def test_lesion_is_largest_in_its_key_slice_and_ends_at_its_height(lesion: Lesion, share: float):
     key = lesion.weight((64, 64), lesion.z_mm).sum()
@@ -85,7 +89,7 @@ def test_lesion_is_largest_in_its_key_slice_and_ends_at_its_height(lesion: Lesio
     assert other == 0 if share >= 1 else other > 0 or share > 0.9
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(KINDS), st.floats(-60, 250), st.integers(0, 99))
 def test_density_stands_out_from_the_host(kind: LesionKind, host_hu: float, seed: int):
     hu = lesion_hu(kind, host_hu, np.random.default_rng(seed))

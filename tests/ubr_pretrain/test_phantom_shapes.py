@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ubr_pretrain.phantom import sample_subject
@@ -56,6 +56,7 @@ def _painted_mm2(subject: Subject, z_mm: float, pixel_mm: float = 0.5) -> float:
     return float((labels > 0).sum()) * pixel_mm**2
 
 
+@settings(deadline=None)
 @given(st.integers(4, 16), st.integers(0, 1000))
 def test_closed_curve_passes_through_its_control_points_and_keeps_lines(num: int, seed: int):
     matrix = closed_curve_matrix(num)
