@@ -27,7 +27,13 @@ from ubr_pretrain.phantom_abnormalities import (
     pour_fluid,
     with_metal,
 )
-from ubr_pretrain.phantom_lesions import Lesion, LesionKind, host_slices, place_lesion
+from ubr_pretrain.phantom_lesions import (
+    LESION_MM,
+    Lesion,
+    LesionKind,
+    host_slices,
+    place_lesion,
+)
 from ubr_pretrain.phantom_painter import Canvas, Painter
 from ubr_pretrain.phantom_scan import (
     REGIONS,
@@ -135,6 +141,7 @@ def render(
     size_px: int = 128,
     lesion_kinds: Sequence[LesionKind] = (),
     source: str = "phantom",
+    lesion_mm: float = LESION_MM,
 ) -> Phantom:
     """Render a scan of a subject.
 
@@ -146,6 +153,7 @@ def render(
         size_px: side of the square picture.
         lesion_kinds: lesions to place; one for which the scan has no room is left out.
         source: kept in the volume.
+        lesion_mm: median long diameter of the lesions.
 
     Raises:
         ValueError: a picture of less than 16 pixels.
@@ -166,7 +174,7 @@ def render(
     tissues = labels[:, ::oversampling, ::oversampling]
     classes = body_parts(subject, scan.z_mm)
 
-    lesions = _place_lesions(lesion_kinds, tissues, classes, subject, scan, pixel_mm)
+    lesions = _place_lesions(lesion_kinds, tissues, classes, subject, scan, pixel_mm, lesion_mm)
 
     scanner = Scanner(subject, scan, size_px, oversampling)
     hu = np.empty((len(scan.z_mm), size_px, size_px), np.int16)
@@ -190,6 +198,7 @@ def _place_lesions(
     subject: Subject,
     scan: Scan,
     pixel_mm: float,
+    lesion_mm: float,
 ) -> list[Lesion]:
     """Find room for lesions, every other one in the key slice of the one before if it fits."""
     rng = np.random.default_rng((scan.noise_seed, 1))
@@ -201,7 +210,7 @@ def _place_lesions(
             choices = [[lesions[-1].key_index], everywhere]
         for slices in choices:
             lesion = place_lesion(
-                kind, slices, tissues, scan.z_mm, pixel_mm, subject.hu, lesions, rng
+                kind, slices, tissues, scan.z_mm, pixel_mm, subject.hu, lesions, rng, lesion_mm
             )
             if lesion is not None:
                 lesions.append(lesion)
@@ -246,6 +255,7 @@ def sample_phantom(
     step_mm: float | None = None,
     max_slices: int | None = None,
     subject: Subject | None = None,
+    lesion_mm: float = LESION_MM,
 ) -> Phantom:
     """Draw a subject and a scan, and render it.
 
@@ -258,6 +268,7 @@ def sample_phantom(
         step_mm: slice interval; drawn where absent.
         max_slices: an upper limit, kept by a coarser interval.
         subject: who is scanned; drawn where absent.
+        lesion_mm: median long diameter of the lesions.
 
     Raises:
         ValueError: an unknown region or abnormality, an impossible step, limit or size.
@@ -276,5 +287,5 @@ def sample_phantom(
     scan = sample_scan(subject, rng, region, step_mm, max_slices)
     if abnormality == "missing_slices":
         scan = without_slices(scan, rng)
-    phantom = render(subject, scan, size_px, lesion_kinds)
+    phantom = render(subject, scan, size_px, lesion_kinds, lesion_mm=lesion_mm)
     return phantom.reversed() if abnormality == "reversed" else phantom

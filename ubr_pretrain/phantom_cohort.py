@@ -67,7 +67,9 @@ def make_phantoms(arguments: argparse.Namespace) -> None:
     patients = arguments.lesion_patients
     series: Iterable[Path] = ()
     if arguments.deeplesion:
-        series = write_deeplesion(out / "deeplesion", patients, arguments.seed, arguments.matrix)
+        series = write_deeplesion(
+            out / "deeplesion", patients, arguments.seed, arguments.matrix, arguments.lesion_mm
+        )
     _claim(out, arguments)
     for _, phantom in _watched(cohort, arguments.subjects, "volumes"):
         num_slices += phantom.volume.num_slices
@@ -129,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--abnormal", type=int, default=0, help="how many of the subjects are abnormal (0)")
     add("--deeplesion", action="store_true", help="also write a synthetic DeepLesion")
     add("--lesion-patients", type=int, default=24, help="patients in it (24)")
+    add("--lesion-mm", type=float, default=17.0, help="median long diameter of its lesions (17)")
     add("--pictures", type=int, nargs="?", const=4, default=0, metavar="N",
         help="also draw the first N volumes (4)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace what this command wrote to OUT before")

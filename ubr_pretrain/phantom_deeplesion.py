@@ -23,7 +23,7 @@ import numpy as np
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.phantom import Phantom, Region, sample_phantom
-from ubr_pretrain.phantom_lesions import Lesion, LesionKind
+from ubr_pretrain.phantom_lesions import LESION_MM, Lesion, LesionKind
 from ubr_pretrain.phantom_pictures import write_png
 from ubr_pretrain.phantom_subject import Subject, sample_subject
 from ubr_pretrain.phantom_tissues import Tissue
@@ -81,7 +81,13 @@ class Series:
         return f"{self.patient:06d}_{self.study:02d}_{self.series:02d}"
 
 
-def write_deeplesion(out: Path, num_patients: int, seed: int, size_px: int = 512) -> Iterator[Path]:
+def write_deeplesion(
+    out: Path,
+    num_patients: int,
+    seed: int,
+    size_px: int = 512,
+    lesion_mm: float = LESION_MM,
+) -> Iterator[Path]:
     """Write a synthetic DeepLesion, yielding the folder of every series when its slices are there.
 
     The table is written last, when the iterator ends.
@@ -91,22 +97,27 @@ def write_deeplesion(out: Path, num_patients: int, seed: int, size_px: int = 512
         num_patients: at least three, so that no split is empty.
         seed: the same seed gives the same bytes.
         size_px: side of the pictures; 512 in the real one.
+        lesion_mm: median long diameter of the lesions, where there is room.
 
     Raises:
-        ValueError: fewer than three patients, or pictures below 64 pixels.
+        ValueError: fewer than three patients, pictures below 64 pixels, or lesions of no size.
     """
     if num_patients < 3:
         raise ValueError(f"{num_patients} patients: each of the three splits needs one")
     if size_px < 64:
         raise ValueError(f"size_px {size_px}: lesions need pictures of at least 64 pixels")
-    return _written_series(out, num_patients, seed, size_px)
+    if not lesion_mm > 0:
+        raise ValueError(f"lesion_mm {lesion_mm} must be > 0")
+    return _written_series(out, num_patients, seed, size_px, lesion_mm)
 
 
-def _written_series(out: Path, num_patients: int, seed: int, size_px: int) -> Iterator[Path]:
+def _written_series(
+    out: Path, num_patients: int, seed: int, size_px: int, lesion_mm: float
+) -> Iterator[Path]:
     rng = np.random.default_rng((seed, 18))
     rows: list[Row] = []
     for series in _sample_series(num_patients, rng):
-        phantom = _scan_with_lesions(series.subject, size_px, rng)
+        phantom = _scan_with_lesions(series.subject, size_px, lesion_mm, rng)
         ranges = [_slice_range(lesion, phantom) for lesion in phantom.lesions]
         folder = out / "Images_png" / series.folder
         for index in sorted({i for first, last in ranges for i in range(first, last + 1)}):
@@ -149,7 +160,9 @@ def _sample_series(num_patients: int, rng: np.random.Generator) -> Iterator[Seri
             yield Series(patient, study, int(rng.integers(1, 3)), split, subject)
 
 
-def _scan_with_lesions(subject: Subject, size_px: int, rng: np.random.Generator) -> Phantom:
+def _scan_with_lesions(
+    subject: Subject, size_px: int, lesion_mm: float, rng: np.random.Generator
+) -> Phantom:
     """Scan a subject until there is room for a lesion."""
     while True:
         region = list(KINDS)[int(rng.choice(len(KINDS), p=REGION_SHARES))]
@@ -162,6 +175,7 @@ def _scan_with_lesions(subject: Subject, size_px: int, rng: np.random.Generator)
             lesion_kinds=wanted,
             step_mm=float(rng.choice(SLICE_STEPS_MM, p=STEP_SHARES)),
             subject=subject,
+            lesion_mm=lesion_mm,
         )
         if phantom.lesions:
             return phantom

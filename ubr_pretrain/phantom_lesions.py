@@ -25,7 +25,8 @@ from ubr_pretrain.phantom_tissues import Tissue
 BOX_MARGIN_PX = 5.0
 MIN_RADIUS_PX = 1.8
 RADIUS_RANGE_MM = (3.5, 28.0)
-MEDIAN_RADIUS_MM = 8.5
+LESION_MM = 17.0
+"""Median long diameter where there is room, as in DeepLesion (18 mm over the public rows)."""
 MIN_CONTRAST_HU = 45.0
 MAX_CONTRAST_HU = 85.0
 TRIES = 60
@@ -153,6 +154,7 @@ def place_lesion(
     table_hu: NDArray[np.float32],
     others: Sequence[Lesion],
     rng: np.random.Generator,
+    lesion_mm: float = LESION_MM,
 ) -> Lesion | None:
     """Find room for a lesion.
 
@@ -165,6 +167,7 @@ def place_lesion(
         table_hu: HU per tissue.
         others: lesions that must not be touched.
         rng: source of randomness.
+        lesion_mm: median long diameter where there is room.
 
     Returns:
         The lesion, or None where the scan shows no host with room for the smallest one.
@@ -183,7 +186,7 @@ def place_lesion(
         room = np.square(room_px[rows, columns], dtype=np.float64)
         pick = int(rng.choice(rows.size, p=room / room.sum()))
         y, x = int(rows[pick]), int(columns[pick])
-        wanted_px = MEDIAN_RADIUS_MM * math.exp(rng.normal(0, 0.45)) / pixel_mm
+        wanted_px = lesion_mm / 2 * math.exp(rng.normal(0, 0.45)) / pixel_mm
         largest_px = min(float(room_px[y, x]), RADIUS_RANGE_MM[1] / pixel_mm)
         long_px = float(np.clip(wanted_px, smallest_px, max(smallest_px, largest_px)))
         short_px = max(long_px * rng.uniform(0.62, 0.95), 0.85 * smallest_px)
