@@ -172,7 +172,7 @@ class _Search:
             name=f"series-{_hash(uid)}",
             subject=f"patient-{_hash(headers[0].patient_id or headers[0].study_uid or uid)}",
             series_uid=uid,
-            files=files,
+            headers=tuple(headers),
         )
         folders = {file.parent for file in files}
         patients = {patient for place in folders for patient in self.patients[place]}

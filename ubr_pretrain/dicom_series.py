@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import AIR_HU, MAX_HU, Volume, VolumeRefused, contiguous_runs
-from ubr_pretrain.dicom_header import MOMENTS, DicomHeader, read_dicom_header
+from ubr_pretrain.dicom_header import MOMENTS, DicomHeader
 from ubr_pretrain.dicom_pixels import decode
 from ubr_pretrain.dicom_slices import CtSlice, ct_slices
 from ubr_pretrain.hounsfield import raw_to_hu
@@ -28,12 +28,12 @@ SHOWN_GAPS = 5
 
 
 def read_series(
-    files: Sequence[Path], rules: ReadingRules, path: Path, phase: int | None = None
+    headers: Sequence[DicomHeader], rules: ReadingRules, path: Path, phase: int | None = None
 ) -> Volume:
     """Read the files of one series.
 
     Args:
-        files: all of them, in any order.
+        headers: of all of them, in any order.
         rules: limits of the reader.
         path: what the series is called in a refusal of the whole.
         phase: which phase, from 1, where the series holds several over the same slices.
@@ -42,7 +42,7 @@ def read_series(
         VolumeRefused: the codes of `ct_slices`, and E-4D, E-DUP, E-GAP, E-CODEC, E-NOHU, E-TILT,
             E-OBLIQUE, E-NONAXIAL, E-SIZE-LIMIT.
     """
-    slices, notes = ct_slices([read_dicom_header(file, rules.max_bytes) for file in files], path)
+    slices, notes = ct_slices(headers, path)
     num_bytes = len(slices) * slices[0].header.rows * slices[0].header.columns * 2
     if num_bytes > rules.max_bytes:
         raise VolumeRefused(

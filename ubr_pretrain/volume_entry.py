@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.dicom_header import DicomHeader
 from ubr_pretrain.dicom_series import read_series
 from ubr_pretrain.hounsfield import looks_like_hu
 from ubr_pretrain.png_slices import read_png_folder
@@ -24,7 +25,7 @@ class VolumeEntry:
         subject: whose volume it is; two volumes of one subject must not be split.
         series_uid: of a DICOM series.
         phase: from 1, where one DICOM series holds several phases of the same slices.
-        files: of a DICOM series.
+        headers: of the files of a DICOM series; a file that changed since is refused.
         notes: added to the notes of the volume.
         refusal: why it cannot be read, where that is known already.
     """
@@ -34,9 +35,14 @@ class VolumeEntry:
     subject: str
     series_uid: str | None = None
     phase: int | None = None
-    files: tuple[Path, ...] = ()
+    headers: tuple[DicomHeader, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: VolumeRefused | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a DICOM series."""
+        return tuple(header.path for header in self.headers)
 
     def read(self, **rules: Any) -> Volume:
         """Read the volume; ``rules`` are the fields of `ReadingRules`.
@@ -58,8 +64,8 @@ class VolumeEntry:
         return replace(volume, notes=(*self.notes, *volume.notes, *doubts))
 
     def _read(self, rules: ReadingRules) -> Volume:
-        if self.files:
-            return read_series(self.files, rules, self.path, self.phase)
+        if self.headers:
+            return read_series(self.headers, rules, self.path, self.phase)
         if self.path.is_dir():
             return read_png_folder(self.path, rules)
         return read_volume_file(self.path, rules)

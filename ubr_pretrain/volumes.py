@@ -80,4 +80,4 @@ def _offer(entry: VolumeEntry) -> str:
     if entry.series_uid is None:
         return entry.path.name
     phase = f", phase {entry.phase}" if entry.phase else ""
-    return f"{entry.series_uid} ({len(entry.files)} DICOM files{phase})"
+    return f"{entry.series_uid} ({len(entry.headers)} DICOM files{phase})"
