@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from ubr_pretrain.ct import Volume
+    from ubr_pretrain.phantom_lesions import LesionKind
 
 PROG = "make_phantoms.py"
 SUMMARY = "Write synthetic CT volumes with exact body parts and landmarks, and a DeepLesion."
@@ -68,8 +69,9 @@ def make_phantoms(arguments: argparse.Namespace) -> None:
     series: Iterable[Path] = ()
     if arguments.deeplesion:
         series = write_deeplesion(
-            out / "deeplesion", patients, arguments.seed, arguments.matrix, arguments.lesion_mm
-        )
+            out / "deeplesion", patients, arguments.seed, arguments.matrix, arguments.lesion_mm,
+            _lesion_kinds(arguments.lesion_kinds),
+        )  # fmt: skip
     _claim(out, arguments)
     for _, phantom in _watched(cohort, arguments.subjects, "volumes"):
         num_slices += phantom.volume.num_slices
@@ -108,6 +110,20 @@ def _claim(out: Path, arguments: argparse.Namespace) -> None:
         json.dump(asked, file, indent=2)
 
 
+def _lesion_kinds(names: Sequence[str]) -> list[LesionKind]:
+    """Return the kinds of these names; all of them for no name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    from ubr_pretrain.phantom_lesions import LesionKind
+
+    known = {kind.name.lower(): kind for kind in LesionKind}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--lesion-kinds {unknown[0]}: not one of {', '.join(known)}")
+    return [known[name] for name in names] or list(LesionKind)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line."""
 
@@ -132,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--deeplesion", action="store_true", help="also write a synthetic DeepLesion")
     add("--lesion-patients", type=int, default=24, help="patients in it (24)")
     add("--lesion-mm", type=float, default=17.0, help="median long diameter of its lesions (17)")
+    add("--lesion-kinds", nargs="*", default=[], metavar="KIND",
+        help="lung liver kidney bone mediastinum abdomen pelvis soft_tissue (all)")  # fmt: skip
     add("--pictures", type=int, nargs="?", const=4, default=0, metavar="N",
         help="also draw the first N volumes (4)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace what this command wrote to OUT before")

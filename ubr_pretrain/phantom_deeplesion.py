@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,7 @@ def write_deeplesion(
     seed: int,
     size_px: int = 512,
     lesion_mm: float = LESION_MM,
+    kinds: Sequence[LesionKind] = tuple(LesionKind),
 ) -> Iterator[Path]:
     """Write a synthetic DeepLesion, yielding the folder of every series when its slices are there.
 
@@ -98,26 +99,32 @@ def write_deeplesion(
         seed: the same seed gives the same bytes.
         size_px: side of the pictures; 512 in the real one.
         lesion_mm: median long diameter of the lesions, where there is room.
+        kinds: of lesions, at least one.
 
     Raises:
-        ValueError: fewer than three patients, pictures below 64 pixels, or lesions of no size.
+        ValueError: fewer than three patients, pictures below 64 pixels, lesions of no size or kind.
     """
     if num_patients < 3:
         raise ValueError(f"{num_patients} patients: each of the three splits needs one")
     if size_px < 64:
         raise ValueError(f"size_px {size_px}: lesions need pictures of at least 64 pixels")
-    if not lesion_mm > 0:
-        raise ValueError(f"lesion_mm {lesion_mm} must be > 0")
-    return _written_series(out, num_patients, seed, size_px, lesion_mm)
+    if not lesion_mm > 0 or not kinds:
+        raise ValueError(f"lesion_mm {lesion_mm} must be > 0, and a kind of lesion be named")
+    return _written_series(out, num_patients, seed, size_px, lesion_mm, kinds)
 
 
 def _written_series(
-    out: Path, num_patients: int, seed: int, size_px: int, lesion_mm: float
+    out: Path,
+    num_patients: int,
+    seed: int,
+    size_px: int,
+    lesion_mm: float,
+    kinds: Sequence[LesionKind],
 ) -> Iterator[Path]:
     rng = np.random.default_rng((seed, 18))
     rows: list[Row] = []
     for series in _sample_series(num_patients, rng):
-        phantom = _scan_with_lesions(series.subject, size_px, lesion_mm, rng)
+        phantom = _scan_with_lesions(series.subject, size_px, lesion_mm, kinds, rng)
         ranges = [_slice_range(lesion, phantom) for lesion in phantom.lesions]
         folder = out / "Images_png" / series.folder
         for index in sorted({i for first, last in ranges for i in range(first, last + 1)}):
@@ -161,13 +168,21 @@ def _sample_series(num_patients: int, rng: np.random.Generator) -> Iterator[Seri
 
 
 def _scan_with_lesions(
-    subject: Subject, size_px: int, lesion_mm: float, rng: np.random.Generator
+    subject: Subject,
+    size_px: int,
+    lesion_mm: float,
+    kinds: Sequence[LesionKind],
+    rng: np.random.Generator,
 ) -> Phantom:
-    """Scan a subject until there is room for a lesion."""
+    """Scan a subject, where it can have one of ``kinds``, until there is room for a lesion."""
+    found = [[kind for kind in KINDS[region] if kind in kinds] for region in KINDS]
+    shares = np.array(REGION_SHARES) * [bool(of_region) for of_region in found]
+    shares /= shares.sum()
     while True:
-        region = list(KINDS)[int(rng.choice(len(KINDS), p=REGION_SHARES))]
-        kinds = rng.choice(KINDS[region], int(rng.integers(1, 4)), replace=True)
-        wanted = [LesionKind(kind) for kind in kinds.tolist()]
+        index = int(rng.choice(len(KINDS), p=shares))
+        region = list(KINDS)[index]
+        drawn = rng.choice(found[index], int(rng.integers(1, 4)), replace=True)
+        wanted = [LesionKind(kind) for kind in drawn.tolist()]
         phantom = sample_phantom(
             rng,
             size_px,
