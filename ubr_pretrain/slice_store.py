@@ -11,8 +11,10 @@ Shapes:
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,7 +191,12 @@ def _decode(entry: VolumeEntry, spec: InputSpec, slices_file: Path, record_file:
 
 def _key(entry: VolumeEntry, spec: InputSpec) -> str:
     """Return what identifies the source bytes and the geometry they are resampled to."""
-    files = entry.files or ([entry.path] if entry.path.is_file() else sorted(entry.path.glob("*")))
-    stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
+    path = entry.path
+    files = [*entry.files] or [path]
+    if path.is_dir() and not entry.files:  # PNG slices, and the table that states their spacing
+        files = [*path.glob("*"), *path.parent.parent.glob("DL_info*.csv")]
+    elif path.suffix in (".mhd", ".nhdr"):  # a header whose voxels lie beside it
+        files = [*path.parent.glob(f"{glob.escape(path.stem)}.*")]
+    stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files) if p.is_file()]
     text = f"{stamp} {entry.phase} {spec.size_px} {spec.fov_mm}"
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
