@@ -53,8 +53,8 @@ class TestStart:
     def test_a_trunk_that_does_not_fit_is_refused(self) -> None:
         with pytest.raises(ValueError, match="stride 16, batch norm False: the detector needs"):
             Detector(Trunk("vgg16", 0.1), IMAGENET_INPUT, SMALL, 0)
+        trunk = Trunk("vgg16", 0.1, stride=8, batch_norm=True)
         with pytest.raises(ValueError, match="batch norm True"):
-            trunk = Trunk("vgg16", 0.1, stride=8, batch_norm=True)
             Detector(trunk, IMAGENET_INPUT, SMALL, 0)
 
 

@@ -91,11 +91,20 @@ def out(toy: ToyDeepLesion, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestAFinishedRun:
     def test_it_leaves_every_file_that_the_help_names(self, out: Path) -> None:
-        for name in (
-            "config.yaml run.json weights.csv train.log metrics.jsonl metrics.json "
-            "pictures/labels.png pictures/detections.png checkpoints/last.safetensors "
-            "checkpoints/best.safetensors predictions_val.json predictions_test.json"
-        ).split():
+        for name in [
+            "config.yaml",
+            "run.json",
+            "weights.csv",
+            "train.log",
+            "metrics.jsonl",
+            "metrics.json",
+            "pictures/labels.png",
+            "pictures/detections.png",
+            "checkpoints/last.safetensors",
+            "checkpoints/best.safetensors",
+            "predictions_val.json",
+            "predictions_test.json",
+        ]:
             assert (out / name).stat().st_size > 0, name
 
     def test_its_log_ends_with_the_next_command(self, out: Path, toy: ToyDeepLesion) -> None:
