@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from converters import export_backbone as command
 from converters.export_backbone import activation_difference, export_backbone, main
@@ -93,12 +94,16 @@ def test_a_backbone_file_is_a_source_too(plain: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["trunk.safetensors", "trunk.pth"])
-def test_torchvisions_layout_loads_where_torchvisions_files_load(
+def test_torchvisions_layout_is_taken_for_imagenets_only_without_its_description(
     name: str, checkpoint: Path, tmp_path: Path
 ):
     export = export_backbone(checkpoint, tmp_path / name, "torchvision")
     trunk = export.backbone.trunk
-    again = read_imagenet_trunk(tmp_path / name, trunk.arch, trunk.width).trunk
+    with pytest.raises(CheckpointRefused, match="exported by this project"):
+        read_imagenet_trunk(tmp_path / name, trunk.arch, trunk.width)
+    bare = tmp_path / "bare.safetensors"
+    save_file(read_weights(tmp_path / name, "torchvision"), bare)
+    again = read_imagenet_trunk(bare, trunk.arch, trunk.width).trunk
     for key, tensor in trunk.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor)
 
