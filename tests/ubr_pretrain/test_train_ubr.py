@@ -193,12 +193,12 @@ def test_sources_are_drawn_as_often_as_asked(cohort, tmp_path):
         folder.mkdir()
         for name in names:
             (folder / f"{name}.nii").write_bytes((cohort / f"{name}.nii").read_bytes())
-    config = tiny_config(one, data=(one, four), holdout=(), source_weights=(3.0, 1.0))
+    config = tiny_config(one, four, holdout=(), source_weights=(3.0, 1.0))
     data = read_training_data(config, RunFolder(tmp_path), Ranks(0, 1, torch.device("cpu")))
     chance = dict(zip((v.name for v in data.training), data.weights, strict=True))
     assert chance == {"p0": 3.0, "p1": 0.25, "p2": 0.25, "p3": 0.25, "p4": 0.25}
     with pytest.raises(ValueError, match="one number > 0 for each of the 2"):
-        tiny_config(one, data=(one, four), source_weights=(1.0,))
+        tiny_config(one, four, source_weights=(1.0,))
 
 
 def test_subjects_of_the_holdout_are_never_trained_on(cohort, tmp_path):

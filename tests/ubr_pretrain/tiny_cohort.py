@@ -27,9 +27,9 @@ def write_tiny_cohort(folder: Path, count: int = 5, max_slices: int = 30) -> Pat
     return folder
 
 
-def tiny_config(data: Path, **changes: object) -> UbrConfig:
+def tiny_config(*data: Path, **changes: object) -> UbrConfig:
     settings: dict[str, object] = {
-        "data": (data,),
+        "data": data,
         "holdout": ("p0",),
         "holdout_fraction": 0.0,
         "width": 0.1,
