@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int16
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import Tensor
@@ -98,24 +99,23 @@ def draw_scores(volume: Volume, curve: ScoreCurve, path: Path, title: str) -> No
     dz, dy, dx = volume.spacing_mm_zyx
     bottom = float(volume.z_mm[-1] + dz)
     coronal, sagittal = _middle_views(volume.hu)
-    figure = Figure(figsize=(10, 5))
-    widths = [coronal.shape[1] * dx, sagittal.shape[1] * dy, 0.9 * max(bottom, 300.0)]
-    left, middle, right = figure.subplots(
-        1, 3, sharey=True, gridspec_kw={"width_ratios": widths, "wspace": 0.04}
-    )
+    sizes_mm = (coronal.shape[1] * dx, sagittal.shape[1] * dy)
+    figure, (left, middle, right) = _side_by_side(bottom, (*sizes_mm, max(300.0, 0.5 * bottom)))
     for axis, view, width, name in (
-        (left, coronal, widths[0], "coronal"),
-        (middle, sagittal, widths[1], "sagittal"),
+        (left, coronal, sizes_mm[0], "coronal"),
+        (middle, sagittal, sizes_mm[1], "sagittal"),
     ):
         axis.imshow(
             window_grey(view, Window(lower_hu=-300, upper_hu=500)),
             cmap="gray",
             extent=(0, width, bottom, 0),
-            aspect="equal",
+            aspect="auto",  # the axes have the shape of the body
             interpolation="bilinear",
         )
         axis.set(xticks=[], xlabel=name)
     left.set_ylabel("mm below the first slice")
+    for axis in (middle, right):
+        axis.tick_params(labelleft=False)
     right.plot(curve.scores, curve.z_mm, color=BLUE)
     if curve.slope_per_mm is not None:
         middle_score = curve.scores.mean() - curve.slope_per_mm * curve.z_mm.mean()
@@ -126,8 +126,25 @@ def draw_scores(volume: Volume, curve: ScoreCurve, path: Path, title: str) -> No
     right.grid(alpha=0.25)
     right.spines[["top", "right"]].set_visible(False)
     r = "undefined" if curve.r is None else f"{curve.r:.3f}"
-    figure.suptitle(f"{title}   r = {r}   {curve.direction.replace('_', ' ')}", fontsize=10)
+    left.set_title(
+        f"{title}   r = {r}   {curve.direction.replace('_', ' ')}", fontsize=10, loc="left"
+    )
     save_figure(figure, path)
+
+
+def _side_by_side(height_mm: float, widths_mm: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """Return axes beside each other that share one scale in mm, so that heights can be compared."""
+    gap_mm = 0.03 * height_mm
+    inch_per_mm = min(5.0 / height_mm, 11.0 / (sum(widths_mm) + gap_mm * len(widths_mm)))
+    total_mm = sum(widths_mm) + gap_mm * (len(widths_mm) - 1)
+    figure = Figure(figsize=(total_mm * inch_per_mm, height_mm * inch_per_mm))
+    axes: list[Axes] = []
+    at_mm = 0.0
+    for width_mm in widths_mm:
+        axes.append(figure.add_axes((at_mm / total_mm, 0.0, width_mm / total_mm, 1.0)))
+        axes[-1].set_ylim(height_mm, 0)
+        at_mm += width_mm + gap_mm
+    return figure, axes
 
 
 def _middle_views(hu: Int16[ndarray, "z y x"]) -> tuple[ndarray, ndarray]:
