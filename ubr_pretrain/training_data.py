@@ -6,7 +6,8 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,19 +67,22 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
     Raises:
         ValueError: no volume was found, all were refused, or all are held out.
     """
-    entries = find_volumes(config.data)
+    cohort = find_volumes(config.data)
+    entries = [e for e in cohort if config.allow_leakage or not _is_for_evaluation(e.path)]
     where = config.store or folder.path / "slices"
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
     if ranks.is_first:
-        for reason, count in entries.skipped.items():
+        for reason, count in cohort.skipped.items():
             say(f"skipped {count} files: {reason}")
-        for refusal in entries.passed_over:
+        for refusal in cohort.passed_over:
             say(f"skipped: {refusal}")
+        if left_out := len(cohort) - len(entries):
+            say(f"left out {left_out} volumes of DeepLesion's validation and test patients")
     if not entries:
-        raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume found")
+        raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume to train on")
     shares = entries[ranks.rank :: ranks.world_size]
     build_slice_store(where, shares, config.input, min_slices=config.m, say=say)
     ranks.wait()
@@ -91,6 +95,20 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
     if ranks.is_first:
         _write_manifest(folder, training, validation, refused)
     return TrainingData(training, validation, refused, _weights(config, training))
+
+
+def _is_for_evaluation(path: Path) -> bool:
+    """Whether a folder of slices shows a patient of DeepLesion's validation or test split."""
+    patient = path.name.partition("_")[0]
+    tables = path.parent.parent.glob("DL_info*.csv") if path.parent.name == "Images_png" else ()
+    return any(patient in _evaluation_patients(table) for table in tables)
+
+
+@cache
+def _evaluation_patients(table: Path) -> frozenset[str]:
+    rows = pd.read_csv(table, dtype=str, usecols=["File_name", "Train_Val_Test"])
+    kept = rows.loc[rows["Train_Val_Test"].isin(["2", "3"]), "File_name"]
+    return frozenset(kept.str.partition("_")[0])
 
 
 def _write_manifest(

@@ -104,6 +104,8 @@ class UbrConfig(Config):
         data: files, folders or DICOM trees.
         holdout: names of volumes or subjects that are never trained on.
         holdout_fraction: of the other subjects, held out as well.
+        allow_leakage: train on patients of DeepLesion's validation and test splits too; a detector
+            that starts from such a trunk must not be judged on them.
         source_weights: how often each entry of ``data`` is drawn from, relative to the others;
             none: every volume equally often.
         store: folder of decoded slices; None: ``slices/`` in the run folder.
@@ -134,6 +136,7 @@ class UbrConfig(Config):
     data: tuple[Path, ...] = ()
     holdout: tuple[str, ...] = ()
     holdout_fraction: float = Field(0.1, ge=0, lt=1)
+    allow_leakage: bool = False
     source_weights: tuple[float, ...] = ()
     store: Path | None = None
     arch: Literal["vgg16", "alexnet"] = "vgg16"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.config import config_to_yaml
 from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.phantom_deeplesion import write_deeplesion
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
@@ -22,6 +24,7 @@ STOP_AT = """
 import os, pathlib, sys
 from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import Journal
+from ubr_pretrain.phantom_deeplesion import write_deeplesion
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
@@ -185,6 +188,26 @@ def test_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):
     (data / "p4.nii").unlink()
     with pytest.raises(ValueError, match="other training data"):
         train(config, tmp_path / "run")
+
+
+def test_patients_of_deeplesions_evaluation_splits_are_left_out(tmp_path, capsys):
+    for series in write_deeplesion(tmp_path, 6, seed=3, size_px=64):
+        assert series.is_dir()
+    table = pd.read_csv(tmp_path / "DL_info.csv")
+    patients = {  # by split: 1 train, 2 validation, 3 test
+        split: {f"{p:06d}" for p in rows["Patient_index"]}
+        for split, rows in table.groupby("Train_Val_Test")
+    }
+    config = tiny_config(tmp_path / "Images_png", holdout=(), m=2)
+    one = Ranks(0, 1, torch.device("cpu"))
+    data = read_training_data(config, RunFolder(tmp_path / "a"), one)
+    seen = {v.path.name.partition("_")[0] for v in (*data.training, *data.validation)}
+    assert seen
+    assert seen <= patients[1]
+    assert "validation and test patients" in capsys.readouterr().err
+    told = tiny_config(tmp_path / "Images_png", holdout=(), m=2, allow_leakage=True)
+    data = read_training_data(told, RunFolder(tmp_path / "b"), one)
+    assert {v.path.name.partition("_")[0] for v in data.training} & (patients[2] | patients[3])
 
 
 def test_sources_are_drawn_as_often_as_asked(cohort, tmp_path):
