@@ -166,7 +166,9 @@ def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]
     import torchvision
 
     if width != 1.0:
-        raise ValueError(f"no ImageNet weights exist for width {width}; pass a local file")
+        raise ValueError(
+            f"no ImageNet weights exist for width {width}; give --imagenet-weights FILE"
+        )
     weights = {
         "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
         "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
+import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -47,13 +48,16 @@ def config_parser(
     if presets is not None:
         names = ", ".join(sorted(p.stem for p in configs_folder(presets).glob("*.yaml")))
         parser.add_argument("--preset", type=str | None, help=f"One of: {names}.")
+    described = {
+        p.arg_name: p.description for p in docstring_parser.parse(model.__doc__ or "").params
+    }
     lists = {
         name: item for name, field in model.model_fields.items() if (item := _item_type(field))
     }
     for name, item in lists.items():  # "--data A B" instead of "--data [A,B]"
         field = model.model_fields[name]
         parser.add_argument(
-            f"--{name}", nargs="*", type=item, default=list(field.default), help=field.description
+            f"--{name}", nargs="*", type=item, default=list(field.default), help=described.get(name)
         )
     parser.add_class_arguments(model, None, skip=set(lists))
     return parser

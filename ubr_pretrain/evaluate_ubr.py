@@ -35,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="evaluate_ubr.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False
     )
     parser.add_argument("scores", type=Path, help="folder written by score_volumes.py")
-    parser.add_argument("--labels", type=Path, required=True, help="slice_classes.csv")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        help="table of volume, index_sup_to_inf (counted from the most superior slice), class",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument(
         "--calibrate", nargs="*", type=str, default=[], help="volumes that set the thresholds"
@@ -73,7 +78,8 @@ def evaluate(
     from ubr_pretrain.zones import ZONES
 
     rng = np.random.default_rng(seed)
-    volumes, slices = _read_tables(scores, labels)
+    volumes, slices, coverage = _read_tables(scores, labels)
+    print(coverage)
     pairs = [tuple(calibrate)] if calibrate else _calibration_pairs(slices, rng)
     trials = [_classify(slices, pair) for pair in pairs]
     accuracies = np.array([trial["correct"].mean() for trial in trials])
@@ -115,8 +121,8 @@ def evaluate(
     return result
 
 
-def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the volumes, and the slices labelled chest, abdomen or pelvis with their scores."""
+def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Return the volumes, the slices of the three zones with their scores, and who is covered."""
     import json
 
     import pandas as pd
@@ -136,11 +142,18 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
         right_on=["volume", "slice_index"],
         validate="one_to_one",
     ).merge(volumes[["volume", "subject"]], on="volume")
+    labelled, known = len(merged), merged["volume"].nunique()
     merged = merged[merged["class"].isin(ZONES)].copy()
-    if merged.empty:
-        raise ValueError(f"{labels}: no slice labelled {', '.join(ZONES)} was scored in {scores}")
+    coverage = (
+        f"{known} of {len(volumes)} scored volumes are labelled; {len(merged)} of their {labelled} "
+        f"labelled slices are {', '.join(ZONES)}, the rest is not counted"
+    )
+    if merged["volume"].nunique() < 3:
+        raise ValueError(
+            f"{labels}: zones need two volumes to calibrate on and one to test; {coverage}"
+        )
     merged["zone"] = merged["class"].map({zone: k for k, zone in enumerate(ZONES)})
-    return volumes, merged.reset_index(drop=True)
+    return volumes, merged.reset_index(drop=True), coverage
 
 
 def _calibration_pairs(slices: pd.DataFrame, rng: Any) -> list[tuple[str, ...]]:
@@ -154,8 +167,8 @@ def _calibration_pairs(slices: pd.DataFrame, rng: Any) -> list[tuple[str, ...]]:
         for pair in combinations(sorted(zones.index), 2)
         if len(zones[pair[0]] | zones[pair[1]]) == 3 and subject[pair[0]] != subject[pair[1]]
     ]
-    if not pairs or len(zones) < 3:
-        raise ValueError("fewer than two volumes to calibrate on and one to test")
+    if not pairs:
+        raise ValueError("no two volumes of two subjects show all three zones together")
     if len(pairs) > MAX_PAIRS:
         pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), MAX_PAIRS, replace=False))]
     return pairs

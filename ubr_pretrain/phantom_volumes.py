@@ -87,7 +87,9 @@ def write_cohort(
         OSError: something cannot be written.
     """
     if num_subjects < 1 or not 0 <= num_abnormal <= num_subjects:
-        raise ValueError(f"{num_abnormal} abnormal of {num_subjects} subjects is impossible")
+        raise ValueError(
+            f"subjects {num_subjects}, abnormal {num_abnormal}: at least one, and no more abnormal"
+        )
     if region is not None and region not in REGIONS:
         raise ValueError(f"region {region!r} is not one of {', '.join(REGIONS)}")
     if size_px < 16 or (step_mm is not None and not step_mm > 0):

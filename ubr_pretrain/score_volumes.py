@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--pictures", type=bool, default=True, help="draw NAME.png")
+    parser.add_argument(
+        "--with-paths", action="store_true", help="write the paths of the files into scores.json"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results in --out")
     a = parser.parse_args(argv)
 
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             a.out,
             device=a.device,
             pictures=a.pictures,
+            with_paths=a.with_paths,
             overwrite=a.overwrite,
         )
     except (CheckpointRefused, ValueError) as error:
@@ -59,9 +63,12 @@ def score_volumes(
     *,
     device: str = "auto",
     pictures: bool = True,
+    with_paths: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Score all volumes below ``paths`` into the folder ``out``.
+
+    A DICOM series is named by a hash; ``with_paths`` adds its folder, which may name a patient.
 
     Returns:
         0, or 1 where a volume was refused.
@@ -136,6 +143,11 @@ def score_volumes(
     with write_atomically(out / "scores.csv", "w") as file:
         columns = ["volume", "slice_index", "z_mm", "score"]
         (pd.concat(tables) if tables else pd.DataFrame(columns=columns)).to_csv(file, index=False)
+    if with_paths:
+        records = [
+            record | {"path": str(entry.path)}
+            for record, entry in zip(records, entries, strict=True)
+        ]
     summary = {
         "schema_version": SCHEMA_VERSION,
         "checkpoint_sha256": file_sha256(checkpoint),

@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, rest = parse_config(parser, UbrConfig, argv, presets="ubr")
     if not config.data:
         refuse(parser.prog, "--data: name at least one file or folder")
+    if missing := [path for path in config.data if not path.exists()]:
+        refuse(parser.prog, f"--data {missing[0]}: no such file or folder")
+    if rest.resume and not (rest.out / "config.yaml").is_file():
+        refuse(parser.prog, f"--resume: nothing to resume in {rest.out} (no config.yaml there)")
 
     from ubr_pretrain.checkpoint import CheckpointRefused
     from ubr_pretrain.run_folder import RunFolderRefused

@@ -134,8 +134,8 @@ def test_overwrite_spares_a_folder_that_is_not_ours(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--subjects", "0"], "0 abnormal of 0 subjects is impossible"),
-        (["--abnormal", "25"], "25 abnormal of 24 subjects is impossible"),
+        (["--subjects", "0"], "subjects 0, abnormal 0: at least one"),
+        (["--abnormal", "25"], "subjects 24, abnormal 25: at least one"),
         (["--region", "thigh"], "region 'thigh' is not one of head_neck"),
         (["--matrix", "8"], "size_px 8 must be at least 16"),
         (["--step-mm", "-1"], "step -1.0 mm > 0"),

@@ -64,6 +64,16 @@ def test_a_bad_file_is_named_and_the_rest_is_scored(tmp_path, checkpoint, capsys
     assert "1 volumes scored, 1 refused" in printed.out
 
 
+def test_S01_paths_are_written_only_when_asked_for(tmp_path, checkpoint):
+    data = write_tiny_cohort(tmp_path / "Jane Doe 1950", 1, max_slices=25)
+    for flags, told in (([], False), (["--with-paths"], True)):
+        out = tmp_path / f"scores{told}"
+        argv = [str(data), "--checkpoint", str(checkpoint), "--out", str(out), *flags]
+        assert main(argv) == 0
+        assert ("Jane Doe" in (out / "scores.json").read_text()) is told
+        assert "Jane Doe" not in (out / "scores.csv").read_text()
+
+
 def test_V36_V71_one_slice_and_a_constant_volume_have_no_correlation(tmp_path, checkpoint):
     for name, hu in (
         ("one", np.full((1, 40, 40), 30, np.int16)),
@@ -100,7 +110,7 @@ def test_a_curve_is_read_by_plain_formulas():
     assert read_curve(np.array([1.0, 1.0, 1.0]), z[:3]).r is None
 
 
-def test_evaluation_of_perfect_scores_is_perfect(tmp_path):
+def test_evaluation_of_perfect_scores_is_perfect(tmp_path, capsys):
     """Volumes whose score is their true body coordinate: every zone is found."""
     rows, labels, records = [], [], []
     for v in range(4):
@@ -120,6 +130,7 @@ def test_evaluation_of_perfect_scores_is_perfect(tmp_path):
     table = pd.DataFrame(labels, columns=["volume", "index_sup_to_inf", "class"])
     table.to_csv(tmp_path / "labels.csv", index=False)
     result = evaluate(scores, tmp_path / "labels.csv", tmp_path / "out")
+    assert "4 of 4 scored volumes are labelled; 120 of their 120" in capsys.readouterr().out
     assert result["calibration_pairs"] == 6
     assert result["accuracy_mean"] == 1.0
     assert result["median_pair"]["recall"] == {"chest": 1.0, "abdomen": 1.0, "pelvis": 1.0}
@@ -129,3 +140,6 @@ def test_evaluation_of_perfect_scores_is_perfect(tmp_path):
     flipped.to_csv(scores / "scores.csv", index=False)
     worse = evaluate(scores, tmp_path / "labels.csv", tmp_path / "out")
     assert worse["accuracy_mean"] < 0.5
+    table[table["volume"] == "v0"].to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(ValueError, match="1 of 4 scored volumes are labelled"):
+        evaluate(scores, tmp_path / "labels.csv", tmp_path / "out")
