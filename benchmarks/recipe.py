@@ -48,6 +48,7 @@ VARIANTS = {
         *("--augmentation.contrast", "0", "--augmentation.offset_hu", "0"),
         *("--augmentation.noise_hu", "0"),
     ],
+    "sums, logit scale 2": ["--losses.reduction", "sum", "--losses.logit_scale", "2"],
 }
 
 
