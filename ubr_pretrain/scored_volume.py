@@ -1,0 +1,122 @@
+"""A scored CT volume: where in the body every slice lies, and what is odd about the scan.
+
+Shapes:
+    z: slices of a volume, superior -> inferior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from ubr_pretrain.scoring import ScoreCurve
+
+if TYPE_CHECKING:
+    from ubr_pretrain.anomalies import Anomaly
+    from ubr_pretrain.body_part import BodyPart
+
+SCHEMA_VERSION = 2
+"""Of the records below; ``schemas/scores.schema.json`` describes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredVolume:
+    """The scores of one volume and what they mean.
+
+    Attributes:
+        name: of the volume, free of what DICOM says of the patient.
+        z_mm: distance of every slice below the first, along the slice normal.
+        spacing_mm_zyx: slice interval, row height, column width, as the header states them.
+        scores: of the regressor; they grow from superior to inferior.
+        scores_sd: their standard deviation over the test-time views, calibrated; None: one view.
+        curve: correlation, slope and direction of the scores.
+        coordinate: body coordinate, 0 at the iliac crest and 100 at the lung apex, growing
+            upward; None where the scorer has no calibration.
+        coordinate_sd: its uncertainty, one standard deviation.
+        zones: head_neck, chest, abdomen, pelvis or legs, one a slice.
+        anomalies: what is odd, and which slices it concerns.
+        body_part: proposed, in the words of DICOM.
+        expected_step_mm: the slice interval that the scores suggest, to hold against the header's.
+        notes: what the reader changed or noticed.
+    """
+
+    name: str
+    z_mm: Float[ndarray, " z"]
+    spacing_mm_zyx: tuple[float, float, float]
+    scores: Float[ndarray, " z"]
+    scores_sd: Float[ndarray, " z"] | None
+    curve: ScoreCurve
+    coordinate: Float[ndarray, " z"] | None = None
+    coordinate_sd: Float[ndarray, " z"] | None = None
+    zones: tuple[str, ...] | None = None
+    anomalies: tuple[Anomaly, ...] = ()
+    body_part: BodyPart | None = None
+    expected_step_mm: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain values for JSON (``schemas/scores.schema.json``), numbers rounded."""
+        return {
+            "volume": self.name,
+            "num_slices": len(self.scores),
+            "spacing_mm_zyx": [round(float(s), 6) for s in self.spacing_mm_zyx],
+            "r": self.curve.r,
+            "rank_r": self.curve.rank_r,
+            "slope_per_mm": self.curve.slope_per_mm,
+            "direction": self.curve.direction,
+            "expected_step_mm": self.expected_step_mm,
+            "body_part": None if self.body_part is None else asdict(self.body_part),
+            "zones": None if self.zones is None else zone_runs(self.zones),
+            "anomalies": [asdict(anomaly) for anomaly in self.anomalies],
+            "notes": list(self.notes),
+            "slices": {
+                "z_mm": _rounded(self.z_mm, 3),
+                "score": _rounded(self.scores, 6),
+                "score_sd": _rounded(self.scores_sd, 6),
+                "coordinate": _rounded(self.coordinate, 3),
+                "coordinate_sd": _rounded(self.coordinate_sd, 3),
+            },
+        }
+
+    def to_table(self) -> pd.DataFrame:
+        """Return one row a slice: volume, slice_index, z_mm, score and what else is known."""
+        return record_to_table(self.to_record())
+
+
+def record_to_table(record: dict[str, Any]) -> pd.DataFrame:
+    """Return one row a slice of a record of ``ScoredVolume.to_record``."""
+    num_slices = record["num_slices"]
+    zone = None
+    if record["zones"] is not None:
+        zone = np.repeat(
+            [run["zone"] for run in record["zones"]],
+            [run["last_slice"] - run["first_slice"] + 1 for run in record["zones"]],
+        ).astype(object)
+    columns = {
+        name: pd.array([None] * num_slices if values is None else values, "Float64")
+        for name, values in record["slices"].items()
+    }
+    return pd.DataFrame(
+        {"volume": record["volume"], "slice_index": np.arange(num_slices), **columns, "zone": zone}
+    )
+
+
+def zone_runs(zones: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the runs of equal zones, superior -> inferior, by first and last slice."""
+    runs: list[dict[str, Any]] = []
+    first = 0
+    for zone, slices in groupby(zones):
+        last = first + sum(1 for _ in slices) - 1
+        runs.append({"zone": zone, "first_slice": first, "last_slice": last})
+        first = last + 1
+    return runs
+
+
+def _rounded(values: Float[ndarray, " z"] | None, decimals: int) -> list[float] | None:
+    return None if values is None else np.round(values, decimals).tolist()
