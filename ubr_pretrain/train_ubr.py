@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ubr_pretrain.config import config_parser, parse_config, refuse
-from ubr_pretrain.ubr_config import Optimiser, UbrConfig
+from ubr_pretrain.ubr_config import UbrConfig
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     import torch
@@ -94,6 +94,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     from ubr_pretrain.journal import Journal, read_metrics
     from ubr_pretrain.losses import ubr_loss
     from ubr_pretrain.network_input import network_input
+    from ubr_pretrain.optimiser import build_optimiser
     from ubr_pretrain.regressor import regressor_state
     from ubr_pretrain.runtime import describe_machine, generator, seed_everything
     from ubr_pretrain.training_data import read_training_data
@@ -118,7 +119,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
     seed_everything(config.seed)
     regressor, provenance = _build_regressor(config, data, ranks)
-    optimiser = _build_optimiser(regressor, config.optimiser)
+    optimiser = build_optimiser(regressor, config.optimiser)
     iteration, best = 0, -1.0
     if folder.last.is_file():
         state = read_checkpoint(folder.last, "ubr")
@@ -266,21 +267,6 @@ def _build_regressor(config: UbrConfig, data: TrainingData, ranks: Ranks) -> tup
         code_version=metadata.version("ct-body-part-transfer"),
     )
     return Regressor(trunk, config.head_std).to(ranks.device), provenance
-
-
-def _build_optimiser(regressor: Regressor, config: Optimiser) -> torch.optim.Optimizer:
-    """Return SGD or AdamW in which biases and norms do not decay."""
-    import torch
-
-    weights = [p for p in regressor.parameters() if p.ndim > 1]
-    others = [p for p in regressor.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": config.weight_decay, "lr_factor": 1.0},
-        {"params": others, "weight_decay": 0.0, "lr_factor": config.bias_lr_factor},
-    ]
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
 
 
 def _validate(

@@ -1,0 +1,30 @@
+"""The optimiser of a training: SGD or AdamW in which biases and norms do not decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ubr_pretrain.ubr_config import Optimiser
+
+
+def build_optimiser(module: nn.Module, config: Optimiser) -> torch.optim.Optimizer:
+    """Return an optimiser of all parameters of ``module``.
+
+    Every group has a ``lr_factor`` by which the loop multiplies the learning rate of an iteration.
+
+    Args:
+        module: what is trained.
+        config: name, learning rate, momentum, decay.
+    """
+    weights = [p for p in module.parameters() if p.ndim > 1]
+    others = [p for p in module.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": config.weight_decay, "lr_factor": 1.0},
+        {"params": others, "weight_decay": 0.0, "lr_factor": config.bias_lr_factor},
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr)
