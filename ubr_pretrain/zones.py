@@ -52,14 +52,15 @@ def fit_thresholds(scores: Float[ndarray, " n"], zones: Int[ndarray, " n"]) -> Z
     right = np.zeros((3, len(values) + 1), int)
     np.add.at(right, (zones, place + 1), 1)
     right = right.cumsum(axis=1)
-    # correct(a, b) = chest below cut a + abdomen between + pelvis above cut b, a <= b
+    # correct(a, b) = chest below cut a + abdomen between + pelvis above cut b, a <= b; the best b of
+    # every a is a running maximum from the right, so no table of all pairs is needed
     first = right[0] - right[1]
     second = right[1] + counts[2] - right[2]
-    correct = np.where(np.tri(len(first), dtype=bool).T, first[:, None] + second[None, :], -1)
-    best = correct == correct.max()
-    a, b = (int(i) for i in np.argwhere(best)[0])
-    a_last = _last_of_run(best[:, b], a)
-    b_last = _last_of_run(best[a], b)
+    best_second = np.maximum.accumulate(second[::-1])[::-1]
+    a = int(np.argmax(first + best_second))
+    b = a + int(np.argmax(second[a:]))
+    a_last = _last_of_run(first[: b + 1] == first[a], a)
+    b_last = _last_of_run(second == second[b], b)
     return ZoneThresholds(_cut(values, a, a_last), _cut(values, b, b_last))
 
 
