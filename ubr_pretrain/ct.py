@@ -118,6 +118,9 @@ class Volume:
             the slice normal.
         source: the file or folder it came from.
         notes: what the reader changed or noticed (slices dropped, axes flipped, in-plane oddities).
+        affine_lps: float64 [4, 4], from (z, y, x, 1) of a voxel of ``hu`` to (left, posterior,
+            superior, 1) in mm of the patient; None where the source states no position, or where
+            no such matrix holds for all slices.
     """
 
     hu: NDArray[np.int16]
@@ -125,6 +128,7 @@ class Volume:
     z_mm: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     source: str = ""
     notes: tuple[str, ...] = ()
+    affine_lps: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in self.hu.shape:
@@ -154,7 +158,8 @@ class Volume:
 
     def reversed(self) -> Volume:
         """Return the same slices in the opposite order (what a wrong header would make of it)."""
-        return replace(self, hu=self.hu[::-1], z_mm=self.z_mm[-1] - self.z_mm[::-1])
+        z_mm = self.z_mm[-1] - self.z_mm[::-1]
+        return replace(self, hu=self.hu[::-1], z_mm=z_mm, affine_lps=None)
 
 
 def contiguous_runs(z_mm: NDArray[np.float64], step_mm: float) -> tuple[range, ...]:

@@ -22,9 +22,13 @@ from ubr_pretrain.hounsfield import raw_to_hu
 from ubr_pretrain.orientation import StoredGrid, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.stored_file import stamp
+from ubr_pretrain.volume_header import affine_of
 
 SAME_PLACE_MM = 0.01
 SHOWN_GAPS = 5
+
+OFF_GRID_MM = 0.1
+"""A slice that lies further from an even grid is not where one matrix would put it."""
 
 
 def read_series(
@@ -143,9 +147,11 @@ def _grid(ordered: Sequence[CtSlice], rules: ReadingRules, path: Path) -> Stored
     if len(ordered) > 1:
         step_mm = float(np.median(np.diff(along_mm)))
         slice_axis = last.position_mm - first.position_mm
+        step = slice_axis / (len(ordered) - 1)
     else:
         step_mm = _single_step_mm(first, rules)
         slice_axis = np.cross(first.row_lps, first.column_lps)
+        step = slice_axis * step_mm
     runs = contiguous_runs(along_mm, step_mm)
     if len(runs) > 1 and not rules.allow_gaps:
         gaps = [
@@ -166,7 +172,24 @@ def _grid(ordered: Sequence[CtSlice], rules: ReadingRules, path: Path) -> Stored
         ),
         spacing_mm=(step_mm, *first.pixel_mm),
         positions_mm=along_mm,
+        affine_lps=_affine_lps(ordered, step),
     )
+
+
+def _affine_lps(
+    ordered: Sequence[CtSlice], step: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Return the affine of the k, j, i indices; None where slices lie off an even grid."""
+    first = ordered[0]
+    places = np.array([s.position_mm for s in ordered])
+    off_mm = np.linalg.norm(
+        first.position_mm + np.arange(len(places))[:, np.newaxis] * step - places, axis=1
+    )
+    if off_mm.max() > OFF_GRID_MM:
+        return None
+    row_mm, column_mm = first.pixel_mm
+    steps = np.array([step, first.column_lps * row_mm, first.row_lps * column_mm])
+    return affine_of(first.path, steps, first.position_mm)
 
 
 def _single_step_mm(single: CtSlice, rules: ReadingRules) -> float:

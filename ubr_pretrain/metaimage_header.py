@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.volume_header import VolumeHeader, neighbour, shape_of, unit_rows
+from ubr_pretrain.volume_header import VolumeHeader, affine_of, neighbour, shape_of, unit_rows
 
 MAX_LINE_BYTES = 1 << 16
 MAX_LINES = 1_000
@@ -48,13 +48,16 @@ def read_metaimage_header(stream: BinaryIO, path: Path) -> VolumeHeader:
     shape = shape_of(path, tuple(int(side) for side in sides))
     _refuse_unread(fields, path)
     data_name = fields["ElementDataFile"]
+    spacing_mm = _spacing_mm(fields, len(sides), path)
+    axes_lps = _axes_lps(fields, len(sides), path)
     return VolumeHeader(
         shape=shape,
         dtype=_voxel_type(fields, path),
-        axes_lps=_axes_lps(fields, len(sides), path),
-        spacing_mm=_spacing_mm(fields, len(sides), path),
+        axes_lps=axes_lps,
+        spacing_mm=spacing_mm,
         zipped=_true(fields, "CompressedData"),
         data_file=None if data_name.upper() == "LOCAL" else neighbour(path, data_name),
+        affine_lps=_affine_lps(fields, axes_lps, spacing_mm, path),
     )
 
 
@@ -139,3 +142,17 @@ def _axes_lps(fields: dict[str, str], num_sides: int, path: Path) -> NDArray[np.
     if len(numbers) != 9 or num_sides != 3:
         raise VolumeRefused("E-GEOM", path, f"{name} = {fields[name]} is not 3 x 3 for three axes")
     return unit_rows(path, np.array(numbers).reshape(3, 3)[::-1])
+
+
+def _affine_lps(
+    fields: dict[str, str],
+    axes_lps: NDArray[np.float64] | None,
+    spacing_mm: tuple[float, float, float] | None,
+    path: Path,
+) -> NDArray[np.float64] | None:
+    """Return the affine of the k, j, i indices; None without directions or spacing."""
+    if axes_lps is None or spacing_mm is None:
+        return None
+    name = next((n for n in ("Offset", "Position", "Origin") if n in fields), "Offset")
+    origin_mm = np.array(_numbers(fields, name, path) or [0.0, 0.0, 0.0])
+    return affine_of(path, axes_lps * np.array(spacing_mm)[:, np.newaxis], origin_mm)

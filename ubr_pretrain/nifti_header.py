@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.orientation import angle_deg
 from ubr_pretrain.reading_rules import check_spacing
-from ubr_pretrain.volume_header import VolumeHeader, shape_of, unit_rows
+from ubr_pretrain.volume_header import VolumeHeader, affine_of, shape_of, unit_rows
 
 NIFTI_1 = np.dtype(
     {
         "names": [
             "sizeof_hdr", "dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope",
-            "scl_inter", "xyzt_units", "qform_code", "sform_code", "quatern", "srow", "magic",
+            "scl_inter", "xyzt_units", "qform_code", "sform_code", "quatern", "qoffset", "srow",
+            "magic",
         ],
         "formats": [
             "i4", ("i2", 8), "i2", "i2", ("f4", 8), "f4", "f4",
-            "f4", "u1", "i2", "i2", ("f4", 3), ("f4", (3, 4)), "S4",
+            "f4", "u1", "i2", "i2", ("f4", 3), ("f4", 3), ("f4", (3, 4)), "S4",
         ],
-        "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 123, 252, 254, 256, 280, 344],
+        "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 123, 252, 254, 256, 268, 280, 344],
         "itemsize": 348,
     }
 )  # fmt: skip
@@ -37,13 +38,14 @@ NIFTI_2 = np.dtype(
     {
         "names": [
             "sizeof_hdr", "magic", "datatype", "bitpix", "dim", "pixdim", "vox_offset",
-            "scl_slope", "scl_inter", "qform_code", "sform_code", "quatern", "srow", "xyzt_units",
+            "scl_slope", "scl_inter", "qform_code", "sform_code", "quatern", "qoffset", "srow",
+            "xyzt_units",
         ],
         "formats": [
             "i4", "S8", "i2", "i2", ("i8", 8), ("f8", 8), "i8",
-            "f8", "f8", "i4", "i4", ("f8", 3), ("f8", (3, 4)), "i4",
+            "f8", "f8", "i4", "i4", ("f8", 3), ("f8", 3), ("f8", (3, 4)), "i4",
         ],
-        "offsets": [0, 4, 12, 14, 16, 104, 168, 176, 184, 344, 348, 352, 400, 500],
+        "offsets": [0, 4, 12, 14, 16, 104, 168, 176, 184, 344, 348, 352, 376, 400, 500],
         "itemsize": 540,
     }
 )  # fmt: skip
@@ -58,6 +60,9 @@ BYTE_ORDERS: tuple[ByteOrder, ...] = ("<", ">")
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+
+HALF_TURN_ROUNDING = 3 * float(np.finfo(np.float32).eps)
+"""1 - (b^2 + c^2 + d^2) below this is what float32 leaves of a half turn, not a small angle."""
 
 MAX_FORM_ANGLE_DEG = 1.0
 MAX_FORM_STRETCH = 0.01
@@ -96,15 +101,17 @@ def _checked(raw: bytes, layout: np.dtype[Any], order: ByteOrder, path: Path) ->
     dtype = _voxel_type(header, order, path)
     spacing_mm = _spacing_mm(header, path)
     slope, intercept, notes = _rescale(header)
+    axes_lps, affine_lps = _placement(header, spacing_mm, path)
     return VolumeHeader(
         shape=shape,
         dtype=dtype,
-        axes_lps=_axes_lps(header, spacing_mm, path),
+        axes_lps=axes_lps,
         spacing_mm=(spacing_mm[2], spacing_mm[1], spacing_mm[0]),
         slope=slope,
         intercept=intercept,
         skip_bytes=_offset(header, path) - layout.itemsize,
         notes=notes,
+        affine_lps=affine_lps,
     )
 
 
@@ -150,20 +157,24 @@ def _spacing_mm(header: Any, path: Path) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _axes_lps(
+def _placement(
     header: Any, spacing_mm: tuple[float, float, float], path: Path
-) -> NDArray[np.float64] | None:
-    """Return the k, j, i axes; where both forms are given, they must agree."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | tuple[None, None]:
+    """Return the k, j, i axes and the affine; where both forms are given, they must agree."""
     units_mm = UNITS_MM[int(header["xyzt_units"]) & 7]
+    with np.errstate(over="ignore", invalid="ignore"):  # judged by unit_rows and affine_of
+        srow_mm = header["srow"].astype(np.float64) * units_mm
+        qoffset_mm = header["qoffset"].astype(np.float64) * units_mm
+    origins_mm = {"qform": qoffset_mm, "sform": srow_mm[:, 3]}
     forms: dict[str, NDArray[np.float64]] = {}
     if int(header["qform_code"]) > 0:
         forms["qform"] = _qform_columns(header, path) * np.array(spacing_mm)
     if int(header["sform_code"]) > 0:
-        with np.errstate(over="ignore"):
-            forms["sform"] = header["srow"].astype(np.float64)[:, :3] * units_mm
-    axes = None
+        forms["sform"] = srow_mm[:, :3]
+    axes = affine = None
     for name, columns in forms.items():
         axes = unit_rows(path, columns.T * RAS_TO_LPS)[::-1].copy()
+        affine = affine_of(path, (columns.T * RAS_TO_LPS)[::-1], origins_mm[name] * RAS_TO_LPS)
         steps_mm = np.linalg.norm(columns, axis=0)
         if np.any(np.abs(steps_mm / spacing_mm - 1.0) > MAX_FORM_STRETCH):
             raise VolumeRefused(
@@ -175,7 +186,7 @@ def _axes_lps(
     if len(forms) == 2 and _disagree(forms["qform"], forms["sform"]):
         shown = (f"{name} {columns.round(4).tolist()}" for name, columns in forms.items())
         raise VolumeRefused("E-GEOM", path, f"{' and '.join(shown)} disagree", "remove one")
-    return axes
+    return (None, None) if axes is None or affine is None else (axes, affine)
 
 
 def _qform_columns(header: Any, path: Path) -> NDArray[np.float64]:
@@ -184,7 +195,7 @@ def _qform_columns(header: Any, path: Path) -> NDArray[np.float64]:
     square = 1.0 - (b * b + c * c + d * d)
     if not (math.isfinite(square) and square > -1e-3):
         raise VolumeRefused("E-GEOM", path, f"quaternion ({b:g}, {c:g}, {d:g}) is no rotation")
-    a = math.sqrt(max(square, 0.0))
+    a = math.sqrt(square) if square > HALF_TURN_ROUNDING else 0.0
     b, c, d = (q / math.hypot(a, b, c, d) for q in (b, c, d))
     a = math.sqrt(max(1.0 - (b * b + c * c + d * d), 0.0))
     handedness = -1.0 if float(header["pixdim"][0]) < 0 else 1.0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.volume_header import VolumeHeader, neighbour, shape_of, unit_rows
+from ubr_pretrain.volume_header import VolumeHeader, affine_of, neighbour, shape_of, unit_rows
 
 MAX_LINE_BYTES = 1 << 16
 MAX_LINES = 10_000
@@ -77,6 +77,7 @@ def read_nrrd_header(stream: BinaryIO, path: Path) -> VolumeHeader:
         spacing_mm=_spacing(fields, vectors, path),
         zipped=encoding != "raw",
         data_file=None if data_file is None else neighbour(path, data_file),
+        affine_lps=None if vectors is None else affine_of(path, vectors, _origin_mm(fields, path)),
     )
 
 
@@ -119,16 +120,21 @@ def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[np.generic]:
     raise VolumeRefused("E-HEADER", path, f"type {name!r} is no real voxel type")
 
 
+def _space_signs(fields: dict[str, str], path: Path) -> tuple[float, float, float]:
+    space = fields.get("space", "").lower()
+    signs = next((s for names, s in SPACES_TO_LPS.items() if space in names), None)
+    if signs is None:
+        raise VolumeRefused("E-GEOM", path, f"space {space!r} is not LPS, RAS or LAS")
+    return signs
+
+
 def _space_vectors(
     fields: dict[str, str], num_sides: int, path: Path
 ) -> NDArray[np.float64] | None:
     """Return the k, j, i steps in mm, LPS; None where the file states no directions."""
     if "spacedirections" not in fields:
         return None
-    space = fields.get("space", "").lower()
-    signs = next((s for names, s in SPACES_TO_LPS.items() if space in names), None)
-    if signs is None:
-        raise VolumeRefused("E-GEOM", path, f"space {space!r} is not LPS, RAS or LAS")
+    signs = _space_signs(fields, path)
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
     if any(unit.lower() not in ("mm", "millimeter", "millimeters", "") for unit in units):
         raise VolumeRefused("E-SPACING", path, f"space units {fields['spaceunits']} are not mm")
@@ -144,6 +150,18 @@ def _space_vectors(
             f"space directions {fields['spacedirections']!r} are not three vectors for three axes",
         )
     return np.array((vectors * signs)[::-1])
+
+
+def _origin_mm(fields: dict[str, str], path: Path) -> NDArray[np.float64]:
+    """Return the LPS centre of the first voxel; the space is known from its directions."""
+    words = fields.get("spaceorigin", "(0,0,0)").strip("() ").split(",")
+    try:
+        signed = zip(words, _space_signs(fields, path), strict=True)
+        return np.array([float(word) * sign for word, sign in signed])
+    except ValueError as error:
+        raise VolumeRefused(
+            "E-GEOM", path, f"space origin {fields['spaceorigin']!r} is not three numbers"
+        ) from error
 
 
 def _spacing(

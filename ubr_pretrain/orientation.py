@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +51,13 @@ class StoredGrid:
         spacing_mm: interval along each index (k, j, i).
         positions_mm: float64 [k], increasing: where uneven slices lie along their common normal;
             None for the even spacing of a file format.
+        affine_lps: float64 [4, 4], from (k, j, i, 1) to LPS millimetres; as in `Volume`.
     """
 
     axes_lps: NDArray[np.float64]
     spacing_mm: tuple[float, float, float]
     positions_mm: NDArray[np.float64] | None = None
+    affine_lps: NDArray[np.float64] | None = None
 
 
 def axes_of_letters(letters: str) -> NDArray[np.float64]:
@@ -107,7 +109,22 @@ def to_axial(
         z_mm = np.arange(len(hu), dtype=np.float64) * dz
     _check_axial(hu.shape, (dz, dy, dx), path)
     notes = (*notes, *_notes(grid, order, tilt_deg, (dy, dx)))
-    return Volume(hu, (dz, dy, dx), z_mm, str(path), notes)
+    affine_lps = None
+    if grid.affine_lps is not None:
+        affine_lps = grid.affine_lps @ _axial_to_stored(order, forward, stored.shape)
+    return Volume(hu, (dz, dy, dx), z_mm, str(path), notes, affine_lps)
+
+
+def _axial_to_stored(
+    order: tuple[int, int, int], forward: Sequence[bool], stored_shape: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the matrix [4, 4] from (z, y, x, 1) to (k, j, i, 1)."""
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1.0
+    for body_axis, (axis, keep) in enumerate(zip(order, forward, strict=True)):
+        matrix[axis, body_axis] = 1.0 if keep else -1.0
+        matrix[axis, 3] = 0.0 if keep else stored_shape[axis] - 1.0
+    return matrix
 
 
 def angle_deg(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

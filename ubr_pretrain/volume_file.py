@@ -70,4 +70,4 @@ def _grid(header: VolumeHeader, path: Path, rules: ReadingRules) -> StoredGrid:
         order = body_order(axes)
         by_axis = {order[b]: rules.spacing_mm_zyx[b] for b in range(3)}
         spacing_mm = (by_axis[0], by_axis[1], by_axis[2])
-    return StoredGrid(axes_lps=axes, spacing_mm=spacing_mm)
+    return StoredGrid(axes_lps=axes, spacing_mm=spacing_mm, affine_lps=header.affine_lps)

@@ -35,6 +35,8 @@ class VolumeHeader:
         zipped: the voxels are a gzip or zlib stream of their own.
         data_file: where the voxels are, if not in the file itself.
         notes: what a reader should know.
+        affine_lps: float64 [4, 4], from (k, j, i, 1) to LPS millimetres; None where the file says
+            no direction. A position that a format leaves out is 0, as its definition has it.
     """
 
     shape: tuple[int, int, int]
@@ -47,6 +49,7 @@ class VolumeHeader:
     zipped: bool = False
     data_file: Path | None = None
     notes: tuple[str, ...] = ()
+    affine_lps: NDArray[np.float64] | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -110,6 +113,22 @@ def unit_rows(path: Path, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
             "E-GEOM", path, f"direction vectors {vectors.tolist()} are no directions"
         )
     return vectors / lengths[:, np.newaxis]
+
+
+def affine_of(
+    path: Path, steps_mm: NDArray[np.float64], origin_mm: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the affine [4, 4] whose index a grows by row a of ``steps_mm`` [3, 3].
+
+    Raises:
+        VolumeRefused: E-GEOM: the origin is not three finite numbers.
+    """
+    if origin_mm.shape != (3,) or not np.isfinite(origin_mm).all():
+        raise VolumeRefused("E-GEOM", path, f"origin {origin_mm.tolist()} is not three numbers")
+    affine = np.eye(4)
+    affine[:3, :3] = steps_mm.T
+    affine[:3, 3] = origin_mm
+    return affine
 
 
 def _times(sides: tuple[int, ...]) -> str:
