@@ -1,4 +1,4 @@
-"""A scored CT volume: where in the body every slice lies, and what is odd about the scan.
+"""A scored CT volume or slice: where in the body it lies, and what is odd about the scan.
 
 Shapes:
     z: slices of a volume, superior -> inferior.
@@ -89,6 +89,44 @@ class ScoredVolume:
         return record_to_table(self.to_record())
 
 
+@dataclass(frozen=True)
+class ScoredImage:
+    """The score of one slice and what it means; fields as in ``ScoredVolume``.
+
+    Attributes:
+        name: of the slice.
+        pixel_mm_yx: row height, column width, as stated or assumed (a note says so).
+        score: of the regressor.
+        score_sd: its uncertainty; None: one view.
+        coordinate: body coordinate; None where the scorer has no calibration.
+        coordinate_sd: its uncertainty.
+        zone: head_neck, chest, abdomen, pelvis or legs.
+        notes: what was assumed.
+    """
+
+    name: str
+    pixel_mm_yx: tuple[float, float]
+    score: float
+    score_sd: float | None
+    coordinate: float | None = None
+    coordinate_sd: float | None = None
+    zone: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain values for JSON (``schemas/scores.schema.json``), numbers rounded."""
+        return {
+            "image": self.name,
+            "pixel_mm_yx": [round(float(s), 6) for s in self.pixel_mm_yx],
+            "score": round(self.score, 6),
+            "score_sd": _round(self.score_sd, 6),
+            "coordinate": _round(self.coordinate, 3),
+            "coordinate_sd": _round(self.coordinate_sd, 3),
+            "zone": self.zone,
+            "notes": list(self.notes),
+        }
+
+
 def record_to_table(record: dict[str, Any]) -> pd.DataFrame:
     """Return one row a slice of a record of ``ScoredVolume.to_record``."""
     num_slices = record["num_slices"]
@@ -120,3 +158,7 @@ def zone_runs(zones: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _rounded(values: Float[ndarray, " z"] | None, decimals: int) -> list[float] | None:
     return None if values is None else np.round(values, decimals).tolist()
+
+
+def _round(value: float | None, decimals: int) -> float | None:
+    return None if value is None else round(value, decimals)

@@ -1,0 +1,214 @@
+"""Single axial slices as pictures: 8-bit PNG and JPEG, DeepLesion's 16-bit PNG, one DICOM file.
+
+An 8-bit picture has lost its HU and its pixel size: the grey values are taken as one window of HU,
+and the picture as ``ASSUMED_WIDTH_MM`` wide unless a ``DL_info*.csv`` or the caller knows better.
+
+Shapes:
+    y: rows, anterior -> posterior; x: columns, the patient's right -> left.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused, Window
+from ubr_pretrain.hounsfield import raw_to_hu
+from ubr_pretrain.png_slices import HU_OFFSET, MAX_FILE_BYTES, read_png_slice, table_spacing_mm
+from ubr_pretrain.reading_rules import MAX_SIDE_PX, check_spacing
+from ubr_pretrain.stored_file import StoredFile, describe
+from ubr_pretrain.volumes import read_volume
+
+SOFT_TISSUE = Window()
+"""What 0..255 is taken for: -175..275 HU."""
+
+ASSUMED_WIDTH_MM = 410.0
+"""512 pixels of 0.8 mm, about the median of DeepLesion."""
+
+UNKNOWN_THICKNESS_MM = 5.0
+"""Stands in where one DICOM slice states none; nothing about one slice depends on it."""
+
+JPEG_MAGIC = b"\xff\xd8\xff"
+COLOUR_STEP, COLOUR_SHARE = 16, 0.002
+"""A picture is coloured where the channels of more than 0.2 % of its pixels differ by more than 16
+grey levels; JPEG's rounding of equal channels stays far below."""
+
+KEY_SLICE_NAME = re.compile(r"(\d+_\d+_\d+)_\d+", re.ASCII)
+
+
+@dataclass(frozen=True, eq=False)
+class CtImage:
+    """One axial slice.
+
+    Attributes:
+        hu: [y, x].
+        pixel_mm_yx: row height, column width.
+        source: the file it came from.
+        notes: what was assumed.
+    """
+
+    hu: NDArray[np.int16]
+    pixel_mm_yx: tuple[float, float]
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_image(path: Path, window: Window = SOFT_TISSUE, pixel_mm: float | None = None) -> CtImage:
+    """Read one slice, by content and not by name.
+
+    Args:
+        path: PNG, JPEG or one DICOM file.
+        window: what HU the grey values 0..255 of an 8-bit picture stand for.
+        pixel_mm: side of a pixel, for a picture without its own; None: of a ``DL_info*.csv``
+            beside it, else such that the picture is ``ASSUMED_WIDTH_MM`` wide.
+
+    Raises:
+        VolumeRefused: E-MISSING, E-EMPTY, E-FORMAT, E-RGB, E-TRUNC, E-CRC, E-NOHU, E-SIZE-LIMIT,
+            E-DIM (a DICOM file of several slices) and the codes of the DICOM reader.
+    """
+    with StoredFile(path) as file:
+        kind = picture_kind(file)
+        content = file.stream.read() if kind == "8-bit" and file.size <= MAX_FILE_BYTES else b""
+        if kind == "8-bit" and not content:
+            raise VolumeRefused("E-SIZE-LIMIT", path, f"{file.size} bytes, limit {MAX_FILE_BYTES}")
+        is_dicom, head = file.format == "dicom", file.head
+    if is_dicom:
+        return _one_slice(read_volume(path, spacing_mm_zyx=(UNKNOWN_THICKNESS_MM, 1.0, 1.0)), path)
+    if kind == "16-bit":
+        hu = read_png_slice(path)
+        if int(hu.max()) <= AIR_HU:
+            raise VolumeRefused(
+                "E-NOHU", path, f"holds no value above {AIR_HU + HU_OFFSET}: not HU + {HU_OFFSET}"
+            )
+        notes: tuple[str, ...] = ()
+    elif kind == "8-bit":
+        hu = grey_to_hu(_grey(content, path), window)
+        notes = (f"grey values 0..255 taken as {window.lower_hu:g}..{window.upper_hu:g} HU",)
+    else:
+        raise VolumeRefused("E-FORMAT", path, f"is no PNG, JPEG or DICOM: {describe(head)}")
+    pixel_mm_yx, said = _pixel_mm(path, hu.shape[1], pixel_mm)
+    return CtImage(hu, pixel_mm_yx, str(path), (*notes, *said))
+
+
+def array_to_image(
+    array: NDArray[Any], window: Window = SOFT_TISSUE, pixel_mm: float | None = None
+) -> CtImage:
+    """Take an array [y, x] as one slice: uint8 as windowed grey values, anything else as HU.
+
+    Raises:
+        VolumeRefused: E-DIM, E-FORMAT, E-NAN, E-NOHU, E-SPACING.
+    """
+    source = Path("array")
+    array = np.asarray(array)
+    if array.ndim != 2 or 0 in array.shape:
+        raise VolumeRefused("E-DIM", source, f"has shape {array.shape}, not [y, x]")
+    if array.dtype.kind not in "iuf":
+        raise VolumeRefused("E-FORMAT", source, f"holds {array.dtype}, not real numbers")
+    notes: tuple[str, ...]
+    if array.dtype == np.uint8:
+        hu = grey_to_hu(array, window)
+        notes = (f"grey values 0..255 taken as {window.lower_hu:g}..{window.upper_hu:g} HU",)
+    else:
+        whole, notes = raw_to_hu(array[np.newaxis], 1.0, 0.0, source)
+        hu = whole[0]
+    pixel_mm_yx, said = _given_or_assumed(source, hu.shape[1], pixel_mm)
+    return CtImage(hu, pixel_mm_yx, str(source), (*notes, *said))
+
+
+def grey_to_hu(grey: NDArray[np.uint8], window: Window) -> NDArray[np.int16]:
+    """Undo a window: 0 becomes its lower end, 255 its upper end."""
+    scale = (window.upper_hu - window.lower_hu) / 255.0
+    return np.rint(window.lower_hu + scale * grey.astype(np.float32)).astype(np.int16)
+
+
+def picture_kind(file: StoredFile) -> str:
+    """Return "16-bit" for a grey PNG of 16 bits, "8-bit" for other PNG and JPEG, "" for neither."""
+    if file.gzipped:
+        return ""
+    if file.format == "png":  # the first chunk is the header; depth and colour stand at 24, 25
+        return "16-bit" if file.head[24:26] == b"\x10\x00" else "8-bit"
+    return "8-bit" if file.head.startswith(JPEG_MAGIC) else ""
+
+
+def _grey(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """Decode an 8-bit picture to grey values; one whose channels differ is refused."""
+    try:
+        with catch_warnings(), Image.open(BytesIO(content), formats=("PNG", "JPEG")) as opened:
+            simplefilter("ignore")  # odd metadata; a size that Pillow warns of is refused here
+            if not 1 <= min(opened.size) <= max(opened.size) <= MAX_SIDE_PX:
+                raise VolumeRefused(
+                    "E-SIZE-LIMIT", path, f"{opened.width} x {opened.height}, limit {MAX_SIDE_PX}"
+                )
+            if opened.mode not in ("L", "LA", "P", "RGB", "RGBA"):
+                raise VolumeRefused(
+                    "E-FORMAT", path, f"holds pixels of mode {opened.mode}, not 8-bit grey or RGB"
+                )
+            picture = ImageOps.exif_transpose(opened)
+            channels = np.asarray(picture.convert("RGB" if picture.mode != "L" else "L"))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise VolumeRefused("E-CRC", path, f"the picture is damaged: {error}") from error
+    if channels.ndim == 2:
+        return channels
+    spread = np.ptp(channels.astype(np.int16), axis=2)
+    share = float(np.mean(spread > COLOUR_STEP))
+    if share > COLOUR_SHARE:
+        raise VolumeRefused(
+            "E-RGB",
+            path,
+            f"is coloured: the channels of {100 * share:.1f} % of its pixels differ",
+            "give the grey CT slice itself",
+        )
+    return np.median(channels, axis=2).astype(np.uint8)
+
+
+def _pixel_mm(
+    path: Path, width_px: int, pixel_mm: float | None
+) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Return the pixel size that the caller, a table beside the file, or nobody knows."""
+    if pixel_mm is None and (spacing_mm := listed_spacing_mm(path)):
+        return spacing_mm[1:], ()
+    return _given_or_assumed(path, width_px, pixel_mm)
+
+
+def _given_or_assumed(
+    path: Path, width_px: int, pixel_mm: float | None
+) -> tuple[tuple[float, float], tuple[str, ...]]:
+    if pixel_mm is not None:
+        check_spacing(path, (pixel_mm,))
+        return (pixel_mm, pixel_mm), ()
+    assumed = ASSUMED_WIDTH_MM / width_px
+    note = f"pixel size unknown: taken as {assumed:.3g} mm, a picture {ASSUMED_WIDTH_MM:g} mm wide"
+    return (assumed, assumed), (note,)
+
+
+def listed_spacing_mm(path: Path) -> tuple[float, float, float] | None:
+    """Return the spacing (z, y, x) that a ``DL_info*.csv`` states for a slice, None for none.
+
+    Slices lie in DeepLesion's own layout (``Images_png/000001_01_01/109.png``, the table beside
+    Images_png), or flat (``000001_01_01_109.png``) beside the table or one folder below it.
+    """
+    folder = path.resolve().parent
+    places = [folder]
+    if named := KEY_SLICE_NAME.match(path.stem):
+        places += [folder / named[1], folder / "flat" / named[1]]
+    for place in places:
+        try:
+            return table_spacing_mm(place)
+        except VolumeRefused:
+            continue
+    return None
+
+
+def _one_slice(volume: Volume, path: Path) -> CtImage:
+    if volume.num_slices != 1:
+        raise VolumeRefused("E-DIM", path, f"holds {volume.num_slices} slices: score it as volume")
+    _, dy, dx = volume.spacing_mm_zyx
+    return CtImage(volume.hu[0], (dy, dx), str(path), volume.notes)

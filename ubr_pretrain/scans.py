@@ -1,0 +1,147 @@
+"""Everything that can be scored below some paths: volumes, and single slices as pictures.
+
+Numbered 16-bit PNG slices in DeepLesion's layout, with a ``DL_info*.csv`` that states their
+spacing, are a volume; any other PNG or JPEG is a slice by itself, and so is a DICOM series of one
+picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.folder_walk import listings
+from ubr_pretrain.images import picture_kind
+from ubr_pretrain.png_slices import slice_number
+from ubr_pretrain.stored_file import StoredFile
+from ubr_pretrain.volumes import Cohort, VolumeEntry, find_volumes
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+OWN_RESULTS = "scores.jsonl"
+"""A folder that holds this file holds our own pictures of volumes, which are no scans."""
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One slice that can be read with ``read_image``.
+
+    Attributes:
+        path: the file.
+        name: fit for a table, free of what DICOM says of the patient.
+        subject: whose slice it is, where that is known.
+        named: whether the user named the file itself; a coloured picture that was only come
+            across is no scan, one that was named is refused.
+    """
+
+    path: Path
+    name: str
+    subject: str = ""
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class Scans:
+    """What was found.
+
+    Attributes:
+        volumes: in the order in which they were found, with what was passed over.
+        images: likewise.
+    """
+
+    volumes: Cohort
+    images: tuple[ImageEntry, ...]
+
+
+def find_scans(paths: Iterable[Path]) -> Scans:
+    """Find every volume and every single slice in files, folders and DICOM trees."""
+    paths = list(paths)
+    named = [path for path in paths if _is_picture(path)]
+    volumes = find_volumes(path for path in paths if path not in named)
+    images = [ImageEntry(path, _image_name(path), named=True) for path in named]
+    kept = []
+    for entry in volumes:
+        if _is_one_slice(entry):
+            images.append(ImageEntry(entry.files[0], entry.name, entry.subject))
+        elif not _is_loose_folder(entry):
+            kept.append(entry)
+    stacks = {entry.path.resolve() for entry in kept if entry.path.is_dir()}
+    volumes[:] = kept
+    known = {image.path.resolve() for image in images}
+    for listing in listings(path for path in paths if path.is_dir()):
+        if any(file.name == OWN_RESULTS for file in listing.files):
+            continue
+        in_stack = listing.folder.resolve() in stacks
+        for file in listing.files:
+            if file.suffix.lower() not in PICTURE_SUFFIXES or file.name.startswith("."):
+                continue
+            if in_stack and slice_number(file) is not None:
+                continue
+            if file.resolve() not in known and _is_picture(file):
+                images.append(ImageEntry(file, _image_name(file)))
+    return Scans(volumes, tuple(images))
+
+
+def content_of(entry: VolumeEntry | ImageEntry) -> str:
+    """Return a hash that changes with the files of an entry: their names, sizes and times."""
+    files: Iterable[Path] = [entry.path]
+    if isinstance(entry, VolumeEntry) and entry.files:
+        files = entry.files
+    elif entry.path.is_dir():
+        files = entry.path.iterdir()
+    parts = []
+    for file in files:
+        try:
+            node = file.stat()
+            parts.append(f"{file.name} {node.st_size} {node.st_mtime_ns}")
+        except (OSError, ValueError):
+            parts.append(f"{file.name} missing")
+    return hash_of("\n".join(sorted(parts)))
+
+
+def place_of(entry: VolumeEntry | ImageEntry) -> str:
+    """Return a hash of where an entry lies; two volumes at one place are told apart by series."""
+    series = (entry.series_uid, entry.phase) if isinstance(entry, VolumeEntry) else ()
+    return hash_of(f"{os.fspath(Path.cwd() / entry.path)} {series}")
+
+
+def hash_of(text: str) -> str:
+    """Return 12 hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is a PNG or JPEG by content; what cannot be opened is left to the readers."""
+    try:
+        with StoredFile(path, ungzip=False) as file:
+            return picture_kind(file) != ""
+    except VolumeRefused:
+        return False
+
+
+def _is_one_slice(entry: VolumeEntry) -> bool:
+    one = len(entry.headers) == 1 and len(entry.headers[0].frames) == 1
+    return one and entry.refusal is None
+
+
+def _is_loose_folder(entry: VolumeEntry) -> bool:
+    """Whether a folder of numbered PNGs is no stack: not 16-bit grey, or without any table."""
+    if entry.headers or entry.refusal is not None or not entry.path.is_dir():
+        return False
+    first = min(file for file in entry.path.iterdir() if slice_number(file) is not None)
+    try:
+        with StoredFile(first) as file:
+            tables = entry.path.resolve().parent.parent.glob("DL_info*.csv")
+            return picture_kind(file) != "16-bit" or next(tables, None) is None
+    except VolumeRefused:
+        return False  # the reader of the folder names the damaged slice
+
+
+def _image_name(path: Path) -> str:
+    """Return the stem, with its folder in front where it is but a number."""
+    stem = f"{path.resolve().parent.name}_{path.stem}" if path.stem.isdigit() else path.stem
+    return re.sub(r"[^\w.\-]+", "_", stem).lstrip(".-") or "image"

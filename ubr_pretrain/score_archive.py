@@ -1,0 +1,176 @@
+"""The results of scoring, written as they come: one JSON line a volume, and tables made of them.
+
+``scores.jsonl`` is the truth: a line is appended and synced after every volume, so a run that is
+killed has lost nothing, and the same command goes on behind the last whole line. Its first line
+says with which weights and settings; a run with others is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from ubr_pretrain.config import config_differences
+from ubr_pretrain.runtime import to_json
+from ubr_pretrain.scored_volume import SCHEMA_VERSION
+
+JOURNAL = "scores.jsonl"
+TABLES = ("scores.json", "scores.*", "volumes.*", "images.*")
+RESULTS = ("scores.json", "scores.csv", "scores.parquet")
+
+Kind = Literal["volumes", "images"]
+
+
+class ScoreArchive:
+    """A folder of results that this process holds.
+
+    Attributes:
+        out: the folder.
+        header: the first line of the journal.
+    """
+
+    def __init__(self, out: Path, journal: BinaryIO, header: Mapping[str, Any]) -> None:
+        self.out, self.header, self._journal = out, header, journal
+        self._lines: dict[str, tuple[int, str, str, bool]] = {}
+        journal.seek(0)
+        first = journal.readline()
+        if not first.endswith(b"\n"):
+            journal.seek(0)
+            journal.truncate()
+            self._append(dict(header))
+        while line := journal.readline():
+            at = journal.tell() - len(line)
+            if not line.endswith(b"\n"):  # killed in the middle of it
+                journal.seek(at)
+                journal.truncate()
+                break
+            self._note(at, json.loads(line))
+
+    def name_for(self, name: str, place: str, content: str) -> str:
+        """Return the name under which an entry is recorded.
+
+        A second volume of one name, from another place and with another content, gets the hash of
+        its place behind its name; nothing that is recorded is replaced by a stranger.
+        """
+        for candidate in (name, f"{name}-{place[:8]}"):
+            line = self._lines.get(candidate)
+            if line is None or place == line[1] or content == line[2]:
+                return candidate
+        return f"{name}-{place}"
+
+    def holds(self, name: str, content: str) -> bool:
+        """Whether the scores of this content are recorded; what was refused is tried again."""
+        line = self._lines.get(name)
+        return line is not None and line[2] == content and not line[3]
+
+    def add(self, kind: Kind, name: str, place: str, content: str, record: dict[str, Any]) -> None:
+        """Append one record and sync it to disk."""
+        line = {"kind": kind, "name": name, "place": place, "content": content, "record": record}
+        self._note(self._append(line), line)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Return the newest record of a name."""
+        return self._read(self._lines[name][0])["record"]
+
+    def records(self, kind: Kind) -> Iterator[dict[str, Any]]:
+        """Yield the newest record of every name, in the order in which the names came."""
+        for at, *_ in self._lines.values():
+            line = self._read(at)
+            if line["kind"] == kind:
+                yield line["record"]
+
+    @property
+    def num_refused(self) -> int:
+        """How many recorded entries were refused."""
+        return sum(refused for *_, refused in self._lines.values())
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def _note(self, at: int, line: Mapping[str, Any]) -> None:
+        refused = "code" in line["record"]
+        self._lines[line["name"]] = (at, line["place"], line["content"], refused)
+
+    def _append(self, line: dict[str, Any]) -> int:
+        at = self._journal.seek(0, 2)
+        self._journal.write(to_json(line).encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+        return at
+
+    def _read(self, at: int) -> dict[str, Any]:
+        self._journal.seek(at)
+        return json.loads(self._journal.readline())
+
+
+@contextmanager
+def open_archive(
+    out: Path, header: Mapping[str, Any], *, overwrite: bool = False
+) -> Iterator[ScoreArchive]:
+    """Create or go on with the results in ``out``, and hold them against a second run.
+
+    Args:
+        out: the folder; created where it is missing.
+        header: what the scores depend on, plain values; ``schema_version`` is added.
+        overwrite: start anew, deleting the results and pictures that are there.
+
+    Raises:
+        ValueError: not a folder that can be written; held by a live run; results of other weights
+            or settings, of another version, or without their journal.
+    """
+    header = {"schema_version": SCHEMA_VERSION, **header}
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file, not a folder")
+    others = [name for name in RESULTS if (out / name).exists()]
+    if others and not overwrite and not (out / JOURNAL).exists():
+        raise ValueError(f"--out {out}: holds {others[0]}; use --overwrite or another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        journal = (out / JOURNAL).open("a+b")
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written ({error.strerror})") from error
+    with journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when we die
+        except OSError as error:
+            raise ValueError(f"--out {out}: another run is writing there") from error
+        if overwrite:
+            _empty(out, journal)
+        _require_same(out, journal, header)
+        yield ScoreArchive(out, journal, header)
+
+
+def _require_same(out: Path, journal: BinaryIO, header: Mapping[str, Any]) -> None:
+    journal.seek(0)
+    first = journal.readline()
+    if not first.endswith(b"\n"):  # new, or killed before anything was written
+        return
+    try:
+        before = json.loads(first)
+        changes = config_differences(before, json.loads(to_json(header)))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"--out {out}: {JOURNAL} is no journal of scores ({error})") from error
+    if changes:
+        raise ValueError(
+            f"--out {out}: holds scores of other weights or settings ({'; '.join(changes[:3])}); "
+            "use --overwrite or another folder"
+        )
+
+
+def _empty(out: Path, journal: BinaryIO) -> None:
+    """Delete what an earlier run wrote: its tables, and the pictures and pages of its names."""
+    journal.seek(0)
+    journal.readline()
+    for line in journal:
+        if line.endswith(b"\n") and isinstance(name := json.loads(line).get("name"), str):
+            for suffix in (".png", ".html"):
+                (out / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
+    journal.truncate(0)
+    for pattern in TABLES:
+        for file in out.glob(pattern):
+            file.unlink()

@@ -1,0 +1,179 @@
+"""The tables of an archive of scores: JSON, CSV and Parquet, made from its journal.
+
+    scores:  one row a slice of a volume (CSV, Parquet), or everything in one file (JSON).
+    volumes: one row a volume, refused ones with their code.
+    images:  one row a single slice.
+
+Records are read one at a time, so an archive of any size fits into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.runtime import to_json
+from ubr_pretrain.score_archive import ScoreArchive
+from ubr_pretrain.scored_volume import record_to_table
+
+Format = Literal["csv", "json", "parquet"]
+FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
+
+NUMBER, COUNT, TEXT = pa.float64(), pa.int64(), pa.string()
+SLICE_COLUMNS = pa.schema(
+    [
+        ("volume", TEXT),
+        ("slice_index", COUNT),
+        ("z_mm", NUMBER),
+        ("score", NUMBER),
+        ("score_sd", NUMBER),
+        ("coordinate", NUMBER),
+        ("coordinate_sd", NUMBER),
+        ("zone", TEXT),
+    ]
+)
+VOLUME_COLUMNS = pa.schema(
+    [
+        ("volume", TEXT),
+        ("subject", TEXT),
+        ("num_slices", COUNT),
+        ("slice_step_mm", NUMBER),
+        ("expected_step_mm", NUMBER),
+        ("direction", TEXT),
+        ("r", NUMBER),
+        ("rank_r", NUMBER),
+        ("slope_per_mm", NUMBER),
+        ("body_part", TEXT),
+        ("body_part_confidence", NUMBER),
+        ("coordinate_first", NUMBER),
+        ("coordinate_last", NUMBER),
+        ("anomalies", TEXT),
+        ("notes", TEXT),
+        ("code", TEXT),
+        ("cause", TEXT),
+    ]
+)
+IMAGE_COLUMNS = pa.schema(
+    [
+        ("image", TEXT),
+        ("subject", TEXT),
+        ("score", NUMBER),
+        ("score_sd", NUMBER),
+        ("coordinate", NUMBER),
+        ("coordinate_sd", NUMBER),
+        ("zone", TEXT),
+        ("pixel_mm", NUMBER),
+        ("notes", TEXT),
+        ("code", TEXT),
+        ("cause", TEXT),
+    ]
+)
+ROWS_AT_ONCE = 2000
+"""Records that become one row group."""
+
+
+def write_tables(archive: ScoreArchive, formats: Iterable[Format]) -> list[Path]:
+    """Write the tables of an archive beside its journal, atomically; return their paths.
+
+    A table without rows is written for slices only, so that a reader finds the file it expects.
+    """
+    written: list[Path] = []
+    tables: list[tuple[str, pa.Schema, Callable[[], Iterator[pd.DataFrame]]]] = [
+        ("scores", SLICE_COLUMNS, partial(_slice_tables, archive)),
+        ("volumes", VOLUME_COLUMNS, partial(_rows, archive, "volumes")),
+        ("images", IMAGE_COLUMNS, partial(_rows, archive, "images")),
+    ]
+    for kind in formats:
+        if kind == "json":
+            _write_json(archive, archive.out / "scores.json")
+            written.append(archive.out / "scores.json")
+            continue
+        for name, columns, parts in tables:
+            if name != "scores" and next(archive.records(name), None) is None:  # type: ignore[arg-type]
+                continue
+            path = archive.out / f"{name}.{kind}"
+            (_write_csv if kind == "csv" else _write_parquet)(parts(), columns, path)
+            written.append(path)
+    return written
+
+
+def volume_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of ``volumes`` for a record; what a refused volume lacks is None."""
+    part = record.get("body_part") or {}
+    coordinates = (record.get("slices") or {}).get("coordinate") or [None]
+    spacing_mm = record.get("spacing_mm_zyx") or [None]
+    derived = {
+        "slice_step_mm": spacing_mm[0],
+        "body_part": part.get("body_part_examined"),
+        "body_part_confidence": part.get("confidence"),
+        "coordinate_first": coordinates[0],
+        "coordinate_last": coordinates[-1],
+        "anomalies": _joined(dict.fromkeys(a["code"] for a in record.get("anomalies", ())), " "),
+        "notes": _joined(record.get("notes", ()), "; "),
+    }
+    return {name: derived.get(name, record.get(name)) for name in VOLUME_COLUMNS.names}
+
+
+def image_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of ``images`` for a record."""
+    pixel_mm = record.get("pixel_mm_yx") or [None]
+    derived = {"pixel_mm": pixel_mm[0], "notes": _joined(record.get("notes", ()), "; ")}
+    return {name: derived.get(name, record.get(name)) for name in IMAGE_COLUMNS.names}
+
+
+def _joined(words: Iterable[str], by: str) -> str | None:
+    return by.join(words) or None
+
+
+def _slice_tables(archive: ScoreArchive) -> Iterator[pd.DataFrame]:
+    for record in archive.records("volumes"):
+        if "code" not in record:
+            yield record_to_table(record)
+
+
+def _rows(archive: ScoreArchive, kind: Literal["volumes", "images"]) -> Iterator[pd.DataFrame]:
+    to_row = volume_row if kind == "volumes" else image_row
+    records = archive.records(kind)
+    while rows := [to_row(record) for record in islice(records, ROWS_AT_ONCE)]:
+        yield pd.DataFrame(rows)
+
+
+def _write_json(archive: ScoreArchive, path: Path) -> None:
+    with write_atomically(path, "w") as file:
+        head = to_json(dict(archive.header), indent=1).rstrip().removesuffix("}").rstrip()
+        file.write(head)
+        for kind in ("volumes", "images"):
+            file.write(f',\n "{kind}": [')
+            for number, record in enumerate(archive.records(kind)):  # type: ignore[arg-type]
+                file.write(("," if number else "") + "\n  " + to_json(record))
+            file.write("\n ]")
+        file.write("\n}\n")
+
+
+def _write_csv(parts: Iterator[pd.DataFrame], columns: pa.Schema, path: Path) -> None:
+    with write_atomically(path, "w") as file:
+        pd.DataFrame(columns=columns.names).to_csv(file, index=False)
+        for part in parts:
+            for name in columns.names:
+                if columns.field(name).type == TEXT:
+                    part[name] = part[name].map(_harmless)
+            part[columns.names].to_csv(file, index=False, header=False)
+
+
+def _harmless(cell: Any) -> Any:
+    """Put an apostrophe before what a spreadsheet would take for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
+
+
+def _write_parquet(parts: Iterator[pd.DataFrame], columns: pa.Schema, path: Path) -> None:
+    with write_atomically(path) as file, parquet.ParquetWriter(file, columns) as writer:
+        for part in parts:
+            writer.write_table(pa.Table.from_pandas(part, schema=columns, preserve_index=False))

@@ -1,0 +1,247 @@
+"""Scores of a scan in two lines, with the weights that ship in the package or one's own.
+
+    >>> from ubr_pretrain import score_volume                    # doctest: +SKIP
+    >>> score_volume("scan.nii.gz").to_table()                   # doctest: +SKIP
+
+Shapes:
+    z, y, x: as in ``ct``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from ubr_pretrain.anomalies import expected_step, find_anomalies
+from ubr_pretrain.array_volume import array_to_volume, sitk_to_volume
+from ubr_pretrain.calibration import Calibration, read_calibration
+from ubr_pretrain.body_part import propose_body_part
+from ubr_pretrain.checkpoint import file_sha256
+from ubr_pretrain.ct import Volume, Window
+from ubr_pretrain.images import SOFT_TISSUE, CtImage, array_to_image, read_image
+from ubr_pretrain.network_input import resample_slices
+from ubr_pretrain.pretrained import CALIBRATION, NUM_VIEWS, SCORER, WEIGHTS_FOLDER
+from ubr_pretrain.regressor import TrainedRegressor, read_regressor
+from ubr_pretrain.runtime import start_ranks
+from ubr_pretrain.scored_volume import ScoredImage, ScoredVolume
+from ubr_pretrain.scoring import read_curve
+from ubr_pretrain.view_scores import score_views
+from ubr_pretrain.volumes import SCORING_TILT_DEG, read_volume
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A regressor on its device, and what its scores mean.
+
+    Attributes:
+        trained: the regressor.
+        calibration: of this regressor; None: scores only, no body coordinate.
+        device: where it runs.
+        num_views: views of a slice that are averaged; 1: the slice alone, no uncertainty.
+    """
+
+    trained: TrainedRegressor
+    calibration: Calibration | None
+    device: torch.device
+    num_views: int = NUM_VIEWS
+
+    def score_volume(self, volume: Volume, name: str) -> ScoredVolume:
+        """Score every slice of a volume and say what the scores mean."""
+        scores, views_sd = self._scores(volume.hu, volume.spacing_mm_zyx[1:])
+        curve = read_curve(scores, volume.z_mm)
+        if self.calibration is None:
+            return ScoredVolume(
+                name, volume.z_mm, volume.spacing_mm_zyx, scores, views_sd, curve,
+                notes=volume.notes,
+            )  # fmt: skip
+        coordinate = self.calibration.coordinate(scores)
+        coordinate_sd = self.calibration.coordinate_sd(scores, views_sd)
+        step_mm = volume.spacing_mm_zyx[0]
+        expected = expected_step(scores, volume.z_mm, step_mm, self.calibration)
+        return ScoredVolume(
+            name=name,
+            z_mm=volume.z_mm,
+            spacing_mm_zyx=volume.spacing_mm_zyx,
+            scores=scores,
+            scores_sd=None if views_sd is None else views_sd * self.calibration.uncertainty_scale,
+            curve=curve,
+            coordinate=coordinate,
+            coordinate_sd=coordinate_sd,
+            zones=tuple(self.calibration.zones(scores)),
+            anomalies=find_anomalies(scores, volume.z_mm, step_mm, self.calibration, views_sd),
+            body_part=propose_body_part(coordinate, coordinate_sd, volume.z_mm),
+            expected_step_mm=None if expected is None else expected.step_mm,
+            notes=volume.notes,
+        )
+
+    def score_image(self, image: CtImage, name: str) -> ScoredImage:
+        """Score one slice."""
+        scores, views_sd = self._scores(image.hu[np.newaxis], image.pixel_mm_yx)
+        score_sd = None if views_sd is None else float(views_sd[0])
+        if self.calibration is None:
+            return ScoredImage(
+                name, image.pixel_mm_yx, float(scores[0]), score_sd, notes=image.notes
+            )
+        scale = self.calibration.uncertainty_scale
+        return ScoredImage(
+            name=name,
+            pixel_mm_yx=image.pixel_mm_yx,
+            score=float(scores[0]),
+            score_sd=None if score_sd is None else score_sd * scale,
+            coordinate=float(self.calibration.coordinate(scores)[0]),
+            coordinate_sd=float(self.calibration.coordinate_sd(scores, views_sd)[0]),
+            zone=self.calibration.zones(scores)[0],
+            notes=image.notes,
+        )
+
+    def _scores(
+        self, hu: NDArray[np.int16], pixel_mm_yx: tuple[float, float]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        spec = self.trained.input_spec
+        slices_hu = resample_slices(hu, pixel_mm_yx, spec)
+        return score_views(
+            self.trained.regressor, slices_hu, spec, self.device, num_views=self.num_views
+        )
+
+
+def read_scorer(
+    checkpoint: Path | None = None,
+    calibration: Path | None = None,
+    *,
+    device: str = "auto",
+    num_views: int = NUM_VIEWS,
+) -> Scorer:
+    """Read the scorer of the package, or the user's own.
+
+    Args:
+        checkpoint: of train_ubr.py; None: the weights of the package.
+        calibration: of calibrate_scorer.py, for these weights; None: that of the package where the
+            weights are, else none.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        num_views: as in ``Scorer``.
+
+    Raises:
+        ValueError: weights or calibration that cannot be used, or no such device.
+    """
+    if num_views < 1:
+        raise ValueError(f"num_views {num_views} must be >= 1")
+    if checkpoint is None:
+        calibration = calibration or WEIGHTS_FOLDER / CALIBRATION
+    trained = read_regressor(checkpoint or WEIGHTS_FOLDER / SCORER)
+    meaning = read_calibration(calibration) if calibration is not None else None
+    with start_ranks(device) as ranks:
+        trained.regressor.to(ranks.device)
+        return Scorer(trained, meaning, ranks.device, num_views)
+
+
+def scorer_identity(
+    scorer: Scorer, checkpoint: Path | None, calibration: Path | None
+) -> dict[str, Any]:
+    """Return, in plain values, on what the scores of a scorer depend."""
+    if checkpoint is None:
+        calibration = calibration or WEIGHTS_FOLDER / CALIBRATION
+    return {
+        "checkpoint_sha256": file_sha256(checkpoint or WEIGHTS_FOLDER / SCORER),
+        "calibration_sha256": None if calibration is None else file_sha256(calibration),
+        "num_views": scorer.num_views,
+        "input_spec": scorer.trained.input_spec.model_dump(mode="json"),
+        "provenance": scorer.trained.provenance.model_dump(mode="json"),
+    }
+
+
+def score_volume(
+    source: Path | str | NDArray[Any] | sitk.Image | Volume,
+    *,
+    spacing_mm_zyx: tuple[float, float, float] | None = None,
+    checkpoint: Path | str | None = None,
+    calibration: Path | str | None = None,
+    device: str = "auto",
+    num_views: int = NUM_VIEWS,
+) -> ScoredVolume:
+    """Score every axial slice of one CT scan.
+
+    Args:
+        source: a file, a DICOM folder or tree, or a folder of DeepLesion slices; an array of HU
+            [z, y, x] with slices superior -> inferior, rows anterior -> posterior, columns the
+            patient's right -> left; a SimpleITK image of HU, which is turned by its own direction;
+            or a ``Volume``.
+        spacing_mm_zyx: slice interval, row height, column width: needed for an array, and used for
+            a file that states none.
+        checkpoint: weights of one's own; None: those of the package.
+        calibration: of these weights; see ``read_scorer``.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        num_views: views of a slice that are averaged; 1: the slice alone, no uncertainty.
+
+    Raises:
+        VolumeRefused: the scan cannot be read without the risk of a wrong result.
+        ValueError: the weights cannot be used, or an array came without spacing.
+    """
+    volume, name = _to_volume(source, spacing_mm_zyx)
+    scorer = read_scorer(_path(checkpoint), _path(calibration), device=device, num_views=num_views)
+    return scorer.score_volume(volume, name)
+
+
+def score_image(
+    source: Path | str | NDArray[Any],
+    *,
+    pixel_mm: float | None = None,
+    window_hu: tuple[float, float] | None = None,
+    checkpoint: Path | str | None = None,
+    calibration: Path | str | None = None,
+    device: str = "auto",
+    num_views: int = NUM_VIEWS,
+) -> ScoredImage:
+    """Score one axial slice: PNG, JPEG or DICOM file, or an array [y, x].
+
+    Args:
+        source: a file; or an array, uint8 for windowed grey values, any other number for HU; rows
+            anterior -> posterior, columns the patient's right -> left.
+        pixel_mm: side of a pixel where the file states none; None: from a ``DL_info*.csv`` beside
+            it, else such that the picture is 410 mm wide.
+        window_hu: HU of the grey values 0 and 255; None: -175..275, soft tissue.
+        checkpoint: as in ``score_volume``.
+        calibration: as in ``score_volume``.
+        device: as in ``score_volume``.
+        num_views: as in ``score_volume``.
+
+    Raises:
+        VolumeRefused: coloured, damaged, or not one CT slice.
+        ValueError: the weights cannot be used, or the window is empty.
+    """
+    window = SOFT_TISSUE
+    if window_hu is not None:
+        window = Window(lower_hu=window_hu[0], upper_hu=window_hu[1])
+    if isinstance(source, (str, Path)):
+        image, name = read_image(Path(source), window, pixel_mm), Path(source).stem
+    else:
+        image, name = array_to_image(source, window, pixel_mm), "array"
+    scorer = read_scorer(_path(checkpoint), _path(calibration), device=device, num_views=num_views)
+    return scorer.score_image(image, name)
+
+
+def _to_volume(
+    source: Path | str | NDArray[Any] | sitk.Image | Volume,
+    spacing_mm_zyx: tuple[float, float, float] | None,
+) -> tuple[Volume, str]:
+    if isinstance(source, Volume):
+        return source, "volume"
+    if isinstance(source, sitk.Image):
+        return sitk_to_volume(source), "image"
+    if isinstance(source, (str, Path)):
+        rules: dict[str, Any] = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
+        if spacing_mm_zyx is not None:
+            rules["spacing_mm_zyx"] = spacing_mm_zyx
+        return read_volume(source, **rules), Path(source).name
+    if spacing_mm_zyx is None:
+        raise ValueError("an array knows no spacing: give spacing_mm_zyx (slices, rows, columns)")
+    return array_to_volume(source, spacing_mm_zyx), "array"
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
