@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ubr_pretrain.figures import GREY, save_figure
 from ubr_pretrain.labelled_curves import LabelledCurve
 from ubr_pretrain.landmark_errors import aligned_places
 
+TYPE_COLOURS = mpl.color_sequences["tab10"]
 COLOURS = mpl.color_sequences["tab20"]
 
 
@@ -60,4 +62,38 @@ def draw_aligned_curves(curves: Sequence[LabelledCurve], tested: Sequence[str], 
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[1]:
         axis.legend(frameon=False, fontsize=8, loc="lower right")
+    save_figure(figure, path)
+
+
+def draw_parity(rows: pd.DataFrame, path: Path) -> None:
+    """Draw our scores over the published ones, coloured by the type of the lesion.
+
+    Args:
+        rows: columns location, lesion_type, score_hu, score_grey and their deviations
+            score_hu_sd, score_grey_sd (empty for one view).
+        path: the picture.
+    """
+    figure = Figure(figsize=(11, 4.6))
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    ways = ((left, "score_hu", "from HU"), (right, "score_grey", "from an 8-bit picture"))
+    kinds = sorted(rows["lesion_type"].unique())
+    for axis, column, title in ways:
+        for kind, colour in zip(kinds, TYPE_COLOURS, strict=False):
+            chosen = rows[rows["lesion_type"] == kind]
+            sd = chosen[f"{column}_sd"]
+            axis.errorbar(
+                chosen["location"],
+                chosen[column],
+                yerr=None if sd.isna().any() else sd,
+                fmt="o",
+                markersize=4,
+                elinewidth=0.6,
+                color=colour,
+                label=kind,
+            )
+        axis.set(title=title, xlabel="published body coordinate")
+        axis.spines[["top", "right"]].set_visible(False)
+    left.set_ylabel("score")
+    left.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
     save_figure(figure, path)
