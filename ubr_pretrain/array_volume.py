@@ -63,5 +63,9 @@ def sitk_to_volume(image: sitk.Image) -> Volume:
         raise VolumeRefused("E-FORMAT", IMAGE, f"holds {stored.dtype}, not real numbers")
     hu, notes = raw_to_hu(stored, 1.0, 0.0, IMAGE)
     dx, dy, dz = image.GetSpacing()
-    grid = StoredGrid(np.reshape(image.GetDirection(), (3, 3)).T[::-1], (dz, dy, dx))
+    axes_lps = np.reshape(image.GetDirection(), (3, 3)).T[::-1]
+    affine_lps = np.eye(4)
+    affine_lps[:3, :3] = axes_lps.T * (dz, dy, dx)
+    affine_lps[:3, 3] = image.GetOrigin()
+    grid = StoredGrid(axes_lps, (dz, dy, dx), affine_lps=affine_lps)
     return to_axial(hu, grid, ReadingRules(max_tilt_deg=SCORING_TILT_DEG), IMAGE, notes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -69,13 +69,13 @@ def _number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
-def in_progress(items: Sequence[Item], what: str) -> Iterator[Item]:
+def in_progress(items: Iterable[Item], count: int, what: str) -> Iterator[Item]:
     """Yield the items one by one under a bar on a terminal, else with a line now and then.
 
     The bar and the lines go to standard error, results to standard output.
     """
-    if not sys.stderr.isatty() or len(items) < 2:
-        yield from _with_lines(items, what)
+    if not sys.stderr.isatty() or count < 2:
+        yield from _with_lines(items, count, what)
         return
     columns = (
         TextColumn(what),
@@ -89,16 +89,16 @@ def in_progress(items: Sequence[Item], what: str) -> Iterator[Item]:
     with Progress(
         *columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True
     ) as bar:
-        yield from bar.track(items)
+        yield from bar.track(items, total=count)
 
 
-def _with_lines(items: Sequence[Item], what: str) -> Iterator[Item]:
+def _with_lines(items: Iterable[Item], count: int, what: str) -> Iterator[Item]:
     start = last = time.monotonic()
     for number, item in enumerate(items):
         now = time.monotonic()
         if number and now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left_min = (now - start) / number * (len(items) - number) / 60
-            line = f"{what}: {number} of {len(items)}, about {left_min:.0f} min left"
+            left_min = (now - start) / number * (count - number) / 60
+            line = f"{what}: {number} of {count}, about {left_min:.0f} min left"
             print(line, file=sys.stderr, flush=True)
         yield item

@@ -20,6 +20,7 @@ from ubr_pretrain.scoring import ScoreCurve
 if TYPE_CHECKING:
     from ubr_pretrain.anomalies import Anomaly
     from ubr_pretrain.body_part import BodyPart
+    from ubr_pretrain.calibration import LocatedLandmark
 
 SCHEMA_VERSION = 2
 """Of the records below; ``schemas/scores.schema.json`` describes them."""
@@ -43,6 +44,7 @@ class ScoredVolume:
         anomalies: what is odd, and which slices it concerns.
         body_part: proposed, in the words of DICOM.
         expected_step_mm: the slice interval that the scores suggest, to hold against the header's.
+        landmarks: where the calibrated landmarks lie that the scan shows.
         notes: what the reader changed or noticed.
     """
 
@@ -58,6 +60,7 @@ class ScoredVolume:
     anomalies: tuple[Anomaly, ...] = ()
     body_part: BodyPart | None = None
     expected_step_mm: float | None = None
+    landmarks: tuple[LocatedLandmark, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class ScoredVolume:
             "expected_step_mm": self.expected_step_mm,
             "body_part": None if self.body_part is None else asdict(self.body_part),
             "zones": None if self.zones is None else zone_runs(self.zones),
+            "landmarks": [asdict(landmark) for landmark in self.landmarks],
             "anomalies": [asdict(anomaly) for anomaly in self.anomalies],
             "notes": list(self.notes),
             "slices": {

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ubr_pretrain.ct import VolumeRefused, Window
+from ubr_pretrain.ct import Volume, VolumeRefused, Window
 from ubr_pretrain.figures import draw_scores
 from ubr_pretrain.images import SOFT_TISSUE, read_image
+from ubr_pretrain.read_ahead import read_ahead
 from ubr_pretrain.runtime import stop_on_signals
-from ubr_pretrain.scan_page import write_scan_page
 from ubr_pretrain.scans import ImageEntry, content_of, find_scans, place_of
 from ubr_pretrain.score_archive import ScoreArchive, open_archive
 from ubr_pretrain.score_lines import (
@@ -47,28 +47,41 @@ class ScoringRun:
     pixel_mm: float | None = None
     with_paths: bool = False
 
-    def record_volume(self, entry: VolumeEntry, archive: ScoreArchive) -> dict[str, Any]:
-        """Score a volume, unless it is recorded, and return its record."""
+    def recorded(self, entry: VolumeEntry, archive: ScoreArchive) -> dict[str, Any] | None:
+        """Return the record of a volume that needs nothing more, else None."""
+        content = content_of(entry)
+        name = archive.name_for(entry.name, place_of(entry), content)
+        done = archive.holds(name, content) and all(
+            file.exists() for file in self._side_files(archive, name)
+        )
+        return archive.record(name) if done else None
+
+    def record_volume(
+        self, entry: VolumeEntry, volume: Volume | VolumeRefused, archive: ScoreArchive
+    ) -> dict[str, Any]:
+        """Score a volume, or note why it was refused; return its record."""
         place, content = place_of(entry), content_of(entry)
         name = archive.name_for(entry.name, place, content)
-        picture, page = archive.out / f"{name}.png", archive.out / f"{name}.html"
-        wanted = [picture] * self.pictures + [page] * self.pages
-        if archive.holds(name, content) and all(file.exists() for file in wanted):
-            return archive.record(name)
-        try:
-            volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
-        except VolumeRefused as refusal:
-            print(refusal, file=sys.stderr)
-            record = {"volume": name, "code": refusal.code, "cause": refusal.cause}
+        record: dict[str, Any] = {"volume": name, "subject": entry.subject}
+        if isinstance(volume, VolumeRefused):
+            print(volume, file=sys.stderr)
+            record |= {"code": volume.code, "cause": volume.cause}
         else:
             scored = self.scorer.score_volume(volume, name)
-            record = {"volume": name, "subject": entry.subject} | scored.to_record()
-            if self.pictures:
-                draw_scores(volume, scored.curve, picture, name)
-            if self.pages:
-                write_scan_page(volume, scored, page)
+            record |= scored.to_record()
+            for file in self._side_files(archive, name):
+                if file.suffix == ".png":
+                    draw_scores(volume, scored.curve, file, name)
+                else:
+                    from ubr_pretrain.scan_page import write_scan_page
+
+                    write_scan_page(volume, scored, file)
         archive.add("volumes", name, place, content, self._located(record, entry.path))
         return record
+
+    def _side_files(self, archive: ScoreArchive, name: str) -> list[Path]:
+        suffixes = [".png"] * self.pictures + [".html"] * self.pages
+        return [archive.out / f"{name}{suffix}" for suffix in suffixes]
 
     def record_image(self, entry: ImageEntry, archive: ScoreArchive) -> dict[str, Any] | None:
         """Score a single slice, unless it is recorded, and return its record.
@@ -85,7 +98,7 @@ class ScoringRun:
             if refusal.code == "E-RGB" and not entry.named:
                 return None
             print(refusal, file=sys.stderr)
-            record = {"image": name, "code": refusal.code, "cause": refusal.cause}
+            record: dict[str, Any] = {"image": name, "code": refusal.code, "cause": refusal.cause}
         else:
             scored = self.scorer.score_image(image, name)
             record = {"image": name, "subject": entry.subject or name} | scored.to_record()
@@ -139,23 +152,32 @@ def score_scans(
     with open_archive(out, header, overwrite=overwrite) as archive, stop_on_signals() as stop:
         if scans.volumes:
             print(VOLUME_HEADING)
-        for entry in in_progress(scans.volumes, "volumes"):
-            record = run.record_volume(entry, archive)
+        pending = []
+        for entry in scans.volumes:
+            record = run.recorded(entry, archive)
+            if record is None:
+                pending.append(entry)
+            else:
+                volumes.append(False)
+                print(volume_line(record))
+        rules = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
+        for entry, volume in in_progress(read_ahead(pending, **rules), len(pending), "volumes"):
+            record = run.record_volume(entry, volume, archive)
             volumes.append("code" in record)
             print(volume_line(record), flush=True)
             if stop.signal is not None:
                 break
         if scans.images and stop.signal is None:
             print(IMAGE_HEADING)
-        for image in in_progress(scans.images, "slices"):
+        for image in in_progress(scans.images, len(scans.images), "slices"):
             if stop.signal is not None:
                 break
-            record_or_none = run.record_image(image, archive)
-            if record_or_none is None:
+            record = run.record_image(image, archive)
+            if record is None:
                 coloured += 1
                 continue
-            images.append("code" in record_or_none)
-            print(image_line(record_or_none), flush=True)
+            images.append("code" in record)
+            print(image_line(record), flush=True)
         write_tables(archive, formats)
     print(_summary(volumes, images, scans.volumes.skipped, coloured, out))
     if stop.signal is not None:
