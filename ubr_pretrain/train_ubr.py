@@ -160,19 +160,22 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
 
             # Draw g groups of m slices; this rank looks at its share of them.
             groups = sampler.draw(iteration)
-            hu = data.gather([groups[i] for i in mine]).to(ranks.device)
+            batch = data.gather([groups[i] for i in mine])
+            z_mm, known_mm = batch.z_mm.to(ranks.device), batch.known_mm.to(ranks.device)
             views = [generator(config.seed, VIEWS, iteration, i) for i in mine]
-            hu = augment_groups(hu, config.augmentation, views)
+            hu = augment_groups(
+                batch.hu.to(ranks.device), config.augmentation, views, config.input.size_px
+            )
             if iteration == 1 and ranks.is_first:
                 draw_batch(hu, config.input, folder.path / "batch.png")
 
-            # Forward, both losses, backward, step.
+            # Forward, the losses, backward, step.
             with torch.autocast(
                 ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
             ):
                 scores = regressor(network_input(hu.flatten(0, 1), config.input))
             scores = scores.float().view(len(mine), config.m)
-            loss = ubr_loss(scores, config.losses, config.g)
+            loss = ubr_loss(scores, config.losses, config.g, z_mm, known_mm)
             optimiser.zero_grad(set_to_none=True)
             loss.total.backward()  # type: ignore[no-untyped-call]
             ranks.sum_gradients(regressor)
@@ -182,12 +185,13 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
                 )
             record = {
                 "loss": ranks.sum_number(loss.total.item()),
-                "order": ranks.sum_number(loss.order.item()),
                 "score_std": scores.std().item(),
                 "lr": lr,
             }
-            if loss.distance is not None:
-                record["distance"] = ranks.sum_number(loss.distance.item())
+            for name in ("order", "distance", "spacing", "anchor"):
+                term = getattr(loss, name)
+                if term is not None:
+                    record[name] = ranks.sum_number(term.item())
             if not math.isfinite(record["loss"]):
                 names = ", ".join(data.training[v].name for v, _ in groups)
                 raise FloatingPointError(
@@ -274,12 +278,18 @@ def _validate(
 ) -> dict[str, Any]:
     """Score the held-out volumes; a curve without a correlation counts as 0."""
     import numpy as np
+    import torch
 
+    from ubr_pretrain.augmentation import shrink
     from ubr_pretrain.scoring import read_curve, score_slices
 
     rank_r, r = {}, {}
     for volume in volumes:
-        scores = score_slices(regressor, volume.slices, config.input, device)
+        slices = volume.slices
+        if config.oversample > 1:
+            finer = torch.from_numpy(slices.astype(np.float32))[None]
+            slices = shrink(finer, config.oversample)[0].round().short().numpy()
+        scores = score_slices(regressor, slices, config.input, device)
         curve = read_curve(scores, np.asarray(volume.z_mm))
         rank_r[volume.name], r[volume.name] = curve.rank_r or 0.0, curve.r or 0.0
     worst = min(rank_r, key=lambda name: rank_r[name])

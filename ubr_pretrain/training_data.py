@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from ubr_pretrain.anchors import read_anchors
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
@@ -39,12 +41,14 @@ class TrainingData:
         validation: may be empty.
         refused: volumes that are left out, with the reason.
         weights: relative chance of every training volume; None: all equal.
+        known_mm: coordinates of the slices of anchored training volumes, by name.
     """
 
     training: list[StoredVolume]
     validation: list[StoredVolume]
     refused: list[Refusal]
     weights: list[float] | None
+    known_mm: dict[str, Float[ndarray, " z"]]
 
     def smallest_intervals(self, min_interval_mm: float) -> list[int]:
         """Return for every training volume how many slices ``min_interval_mm`` are, at least 1."""
@@ -52,13 +56,48 @@ class TrainingData:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of which slices of whom are trained on."""
-        return data_sha256(self.training)
+        """Hash of which slices of whom are trained on, and of their anchors."""
+        slices = data_sha256(self.training)
+        if not self.known_mm:
+            return slices
+        anchors = b"".join(
+            name.encode() + place.astype("<f8").tobytes()
+            for name, place in sorted(self.known_mm.items())
+        )
+        return hashlib.sha256(slices.encode() + anchors).hexdigest()
 
-    def gather(self, groups: Sequence[tuple[int, Int[ndarray, " m"]]]) -> Float[Tensor, "g m S S"]:
-        """Return the slices of drawn groups in HU."""
-        stacked = np.stack([self.training[v].slices[indices] for v, indices in groups])
-        return torch.from_numpy(stacked.astype(np.float32))
+    def gather(self, groups: Sequence[tuple[int, Int[ndarray, " m"]]]) -> Groups:
+        """Return the slices of drawn groups and what is known of their place."""
+        volumes = [(self.training[v], indices) for v, indices in groups]
+        unknown = np.full(len(groups[0][1]), np.nan)
+        known_mm = [
+            self.known_mm[v.name][i] if v.name in self.known_mm else unknown for v, i in volumes
+        ]
+        return Groups(
+            *(
+                torch.from_numpy(np.stack(arrays).astype(np.float32))
+                for arrays in (
+                    [v.slices[i] for v, i in volumes],
+                    [np.asarray(v.z_mm)[i] for v, i in volumes],
+                    known_mm,
+                )
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of slices of a training step.
+
+    Attributes:
+        hu: the slices.
+        z_mm: position of every slice in its volume.
+        known_mm: its coordinate in the reference body, NaN where not known.
+    """
+
+    hu: Float[Tensor, "g m S S"]
+    z_mm: Float[Tensor, "g m"]
+    known_mm: Float[Tensor, "g m"]
 
 
 def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> TrainingData:
@@ -84,9 +123,10 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
     if not entries:
         raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume to train on")
     shares = entries[ranks.rank :: ranks.world_size]
-    build_slice_store(where, shares, config.input, min_slices=config.m, say=say)
+    finer = config.input.model_copy(update={"size_px": config.input.size_px * config.oversample})
+    build_slice_store(where, shares, finer, min_slices=config.m, say=say)
     ranks.wait()
-    volumes, refused = build_slice_store(where, entries, config.input, min_slices=config.m)
+    volumes, refused = build_slice_store(where, entries, finer, min_slices=config.m)
     if not volumes:
         raise ValueError(f"all {len(refused)} volumes were refused; first: {refused[0].cause}")
     training, validation = split_by_subject(
@@ -94,7 +134,9 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
     )
     if ranks.is_first:
         _write_manifest(folder, training, validation, refused)
-    return TrainingData(training, validation, refused, _weights(config, training))
+    positions = {volume.name: volume.z_mm for volume in training}
+    known_mm = read_anchors(config.anchors, positions) if config.anchors else {}
+    return TrainingData(training, validation, refused, _weights(config, training), known_mm)
 
 
 def _is_for_evaluation(path: Path) -> bool:

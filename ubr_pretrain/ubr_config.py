@@ -31,6 +31,10 @@ class Augmentation(Config):
         contrast: HU are multiplied by 1 +- contrast around 0 HU (contrast agent, calibration).
         offset_hu: added, uniform in +- offset_hu.
         noise_hu: standard deviation of added noise, uniform in 0 .. noise_hu.
+        stretch: width over height is changed by a factor, log-uniform like ``scale``.
+        blur: strength of a 3x3 mean, uniform in 0 .. blur (reconstruction kernel).
+        field: chance that only a disc or rectangle was reconstructed, air around it.
+        erase: chance of a slice to lose a rectangle to one grey, so that no single organ decides.
     """
 
     scale: float = Field(0.0, ge=0, le=1)
@@ -40,6 +44,10 @@ class Augmentation(Config):
     contrast: float = Field(0.0, ge=0, lt=1)
     offset_hu: float = Field(0.0, ge=0)
     noise_hu: float = Field(0.0, ge=0)
+    stretch: float = Field(0.0, ge=0, le=1)
+    blur: float = Field(0.0, ge=0, le=1)
+    field: float = Field(0.0, ge=0, le=1)
+    erase: float = Field(0.0, ge=0, le=1)
 
     @property
     def is_identity(self) -> bool:
@@ -48,18 +56,35 @@ class Augmentation(Config):
 
 
 class Losses(Config):
-    """Eq. 1-3 and their readings.
+    """Eq. 1-3 and their readings, and two terms beyond the paper (weight 0 there).
+
+    Deviation: Eq. 1 and 2 leave every volume its own scale and offset. The spacing loss gives all
+    volumes one scale, in millimetres; the anchor loss one offset, by slices whose place is known.
 
     Attributes:
         reduction: "sum" as printed or "mean" as released; with g = 12 and m = 8 the gradient of the
             sum is 84 times that of the mean.
         logit_scale: inside the sigmoid of the order loss; 1 as printed, 2 as released.
+        order_weight: of the order loss.
         distance_weight: of the distance loss; 0 trains on the order alone.
+        spacing_weight: of the spacing loss (``losses.spacing_loss``).
+        anchor_weight: of the anchor loss (``losses.anchor_loss``).
+        score_per_mm: slope that both ask for. 0.025 gives the paper's scale: -10 upper chest,
+            -5 liver dome, 0 lower abdomen, 5 lower pelvis.
+        zero_mm: the coordinate whose score is 0; 687 is the iliac crest.
+        slope_tolerance: bodies differ; the spacing loss is silent while a pair of slices is within
+            this fraction of the distance asked for.
     """
 
     reduction: Literal["sum", "mean"] = "sum"
     logit_scale: float = Field(1.0, gt=0)
+    order_weight: float = Field(1.0, ge=0)
     distance_weight: float = Field(1.0, ge=0)
+    spacing_weight: float = Field(0.0, ge=0)
+    anchor_weight: float = Field(0.0, ge=0)
+    score_per_mm: float = Field(0.025, gt=0)
+    zero_mm: float = 687.0
+    slope_tolerance: float = Field(0.3, ge=0, lt=1)
 
 
 class Optimiser(Config):
@@ -109,6 +134,10 @@ class UbrConfig(Config):
         source_weights: how often each entry of ``data`` is drawn from, relative to the others;
             none: every volume equally often.
         store: folder of decoded slices; None: ``slices/`` in the run folder.
+        anchors: tables of slices whose place in the body is known (see ``anchors.read_anchors``);
+            read by the anchor loss. Training volumes alone use them.
+        oversample: the slice store holds ``oversample`` times ``input.size_px`` pixels a side, so
+            that views are cut from finer slices.
         arch: trunk.
         width: channel multiplier; 1 is the paper's.
         batch_norm: Deviation, for training from scratch; folded at export.
@@ -139,6 +168,8 @@ class UbrConfig(Config):
     allow_leakage: bool = False
     source_weights: tuple[float, ...] = ()
     store: Path | None = None
+    anchors: tuple[Path, ...] = ()
+    oversample: int = Field(1, ge=1, le=4)
     arch: Literal["vgg16", "alexnet"] = "vgg16"
     width: float = Field(1.0, gt=0, le=4)
     batch_norm: bool = False
@@ -170,6 +201,11 @@ class UbrConfig(Config):
             raise ValueError(
                 f"source_weights {self.source_weights}: one number > 0 for each of the "
                 f"{len(self.data)} entries of data"
+            )
+        if bool(self.anchors) != (self.losses.anchor_weight > 0):
+            raise ValueError(
+                f"anchors {[str(path) for path in self.anchors]} with losses.anchor_weight "
+                f"{self.losses.anchor_weight}: one needs the other"
             )
         if self.init == "imagenet" and self.batch_norm:
             raise ValueError("ImageNet's VGG-16 has no batch norm: batch_norm must be false")

@@ -1,6 +1,7 @@
 """Views of a group: one draw for all its slices, air outside, nothing by default."""
 
 import numpy as np
+import pytest
 import torch
 
 from ubr_pretrain.augmentation import augment_groups
@@ -64,3 +65,42 @@ def test_noise_has_the_drawn_spread():
     ]
     assert max(spreads) < 31.5
     assert 8 < np.mean(spreads) < 22
+
+
+def test_a_finer_store_gives_the_view_of_the_averaged_slices():
+    fine = torch.nn.functional.interpolate(groups(), scale_factor=2, mode="nearest")
+    assert torch.equal(augment_groups(fine, Augmentation(), rngs(0, 1), 32), groups())
+    flipped = augment_groups(fine, Augmentation(flip=1.0), rngs(0, 1), 32)
+    inside = (slice(None), slice(None), slice(10, 22), slice(18, 26))
+    torch.testing.assert_close(flipped[inside], groups().flip(-1)[inside], rtol=0, atol=1e-2)
+
+
+def test_stretch_changes_the_width_alone():
+    widths, heights = set(), set()
+    for seed in range(12):
+        body = augment_groups(groups(), Augmentation(stretch=0.4), rngs(seed, seed))[0, 0] > -400
+        widths.add(int(body.any(0).sum()))
+        heights.add(int(body.any(1).sum()))
+    assert heights == {16}
+    assert min(widths) < 11
+    assert max(widths) > 13
+
+
+def test_an_erased_rectangle_has_one_grey_and_spares_the_other_slices():
+    out = augment_groups(groups(), Augmentation(erase=0.5), rngs(0, 1))
+    changed = [torch.unique(a[a != b]) for a, b in zip(out[0], groups()[0], strict=True)]
+    assert {len(greys) for greys in changed} == {0, 1}
+
+
+def test_outside_a_reconstructed_field_is_air():
+    tissue = torch.full((1, 2, 64, 64), 50.0)
+    out = augment_groups(tissue, Augmentation(field=1.0), rngs(4))
+    assert set(out.unique().tolist()) == {float(AIR_HU), 50.0}
+    assert out[0, 0, 32, 32] == 50
+
+
+def test_blur_smooths_and_keeps_the_mean():
+    noise = torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    out = augment_groups(noise, Augmentation(blur=1.0), rngs(2))
+    assert out.std() < 0.9 * noise.std()
+    assert out.mean().item() == pytest.approx(noise.mean().item(), abs=0.01)

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ubr_pretrain.losses import distance_loss, order_loss, ubr_loss
+from ubr_pretrain.losses import (
+    anchor_loss,
+    distance_loss,
+    order_loss,
+    spacing_loss,
+    ubr_loss,
+)
 from ubr_pretrain.ubr_config import Losses
 
 SCORES = arrays(
@@ -67,7 +73,7 @@ def test_the_mean_is_the_sum_over_its_number_of_terms(scores):
     assert mean.order.item() == pytest.approx(summed.order.item() / (g * (m - 1)))
     if m == 2:
         assert mean.distance is None
-        assert mean.total is mean.order
+        assert mean.total == mean.order
     else:
         assert mean.distance.item() == pytest.approx(summed.distance.item() / (g * (m - 2)))
         assert mean.total.item() == pytest.approx(mean.order.item() + mean.distance.item())
@@ -96,3 +102,62 @@ def test_huge_gaps_stay_finite_with_finite_gradients():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(scores.grad).all()
+
+
+def spacing_by_loops(scores, z_mm, score_per_mm: float, tolerance: float) -> float:
+    total = 0.0
+    for group, places in zip(scores, z_mm, strict=True):
+        for j in range(len(group)):
+            for k in range(j + 1, len(group)):
+                true_mm = places[k] - places[j]
+                off_mm = abs((group[k] - group[j]) / score_per_mm - true_mm) - tolerance * true_mm
+                x = max(0.0, off_mm) / 100
+                total += x * x / 0.4 if x < 0.2 else x - 0.1
+    return total
+
+
+@given(SCORES, st.floats(0.1, 40), st.sampled_from([0.0, 0.3]))
+def test_the_spacing_loss_equals_its_loops(scores, step_mm, tolerance):
+    z_mm = np.cumsum(np.full(scores.shape, step_mm), axis=1)
+    loss = spacing_loss(torch.from_numpy(scores), torch.from_numpy(z_mm), 0.025, tolerance)
+    expected = spacing_by_loops(scores, z_mm, 0.025, tolerance)
+    assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@given(st.floats(0.71, 1.29), st.floats(-20, 20))
+def test_a_body_within_the_tolerance_costs_no_spacing_wherever_it_lies(stretch, offset):
+    z_mm = torch.tensor([[0.0, 8.0, 30.0, 31.0, 400.0]], dtype=torch.float64)
+    scores = offset + 0.025 * stretch * z_mm
+    assert spacing_loss(scores, z_mm, 0.025, 0.3).item() < 1e-12
+    assert spacing_loss(-scores, z_mm, 0.025, 0.3).item() > 1
+
+
+def test_anchors_pull_known_slices_alone_to_their_place():
+    scores = torch.tensor([[-10.0, 0.0, 5.0]], requires_grad=True)
+    known_mm = torch.tensor([[287.0, torch.nan, 887.0 + 50.0]])
+    loss = anchor_loss(scores, known_mm, 0.025, 687.0)
+    assert loss.item() == pytest.approx(0.5 - 0.1)  # 50 mm off, beyond the quadratic part
+    loss.backward()
+    np.testing.assert_allclose(scores.grad, [[0.0, 0.0, -1 / (0.025 * 100)]], rtol=1e-5)
+
+
+def test_losses_in_millimetres_of_shares_of_a_batch_add_up():
+    rng = torch.Generator().manual_seed(0)
+    scores, z_mm, known = (
+        torch.randn(6, 8, dtype=torch.float64, generator=rng).cumsum(1) for _ in range(3)
+    )
+    known[::2] = torch.nan
+    for reduction in ("sum", "mean"):
+        reading = Losses(reduction=reduction, spacing_weight=2.0, anchor_weight=3.0)
+        whole = ubr_loss(scores, reading, 6, z_mm, known)
+        assert whole.anchor.item() > 0
+        shares = zip(*(x.split([1, 2, 3]) for x in (scores, z_mm, known)), strict=True)
+        parts = sum(ubr_loss(s, reading, 6, z, k).total for s, z, k in shares)
+        torch.testing.assert_close(whole.total, parts)
+
+
+def test_a_loss_in_millimetres_is_refused_without_positions():
+    with pytest.raises(ValueError, match="spacing loss needs z_mm"):
+        ubr_loss(torch.zeros(1, 3), Losses(spacing_weight=1.0), 1)
+    with pytest.raises(ValueError, match="anchor loss needs known_mm"):
+        ubr_loss(torch.zeros(1, 3), Losses(anchor_weight=1.0), 1)

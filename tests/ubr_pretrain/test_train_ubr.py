@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -229,3 +230,27 @@ def test_subjects_of_the_holdout_are_never_trained_on(cohort, tmp_path):
         train(tiny_config(cohort, holdout=("nobody",)), tmp_path / "a")
     with pytest.raises(ValueError, match="no volume left to train on"):
         train(tiny_config(cohort, holdout=tuple(f"p{i}" for i in range(5))), tmp_path / "b")
+
+
+def test_anchors_reach_the_loss_and_the_hash_of_the_data(cohort, tmp_path):
+    table = tmp_path / "anchors.csv"
+    pd.DataFrame(
+        {"volume": "p1", "index_sup_to_inf": [0, 3], "coordinate_mm": [300.0, 330.0]}
+    ).to_csv(table, index=False)
+    losses = {"reduction": "mean", "spacing_weight": 1.0, "anchor_weight": 1.0}
+    config = tiny_config(cohort, anchors=(table,), losses=losses, oversample=2)
+    one = Ranks(0, 1, torch.device("cpu"))
+    data = read_training_data(config, RunFolder(tmp_path), one)
+    plain = read_training_data(tiny_config(cohort, oversample=2), RunFolder(tmp_path), one)
+    assert data.sha256 != plain.sha256
+    index = [v.name for v in data.training].index("p1")
+    batch = data.gather([(index, np.array([0, 1, 3]))])
+    assert batch.hu.shape[-1] == 2 * config.input.size_px
+    np.testing.assert_array_equal(batch.known_mm, [[300.0, np.nan, 330.0]])
+    np.testing.assert_allclose(batch.z_mm[0], np.asarray(data.training[index].z_mm)[[0, 1, 3]])
+    assert train(config, tmp_path / "run") == 0
+    records = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "train"]
+    assert all({"order", "distance", "spacing", "anchor"} <= set(r) for r in records)
+    assert any(r["anchor"] > 0 for r in records)
+    with pytest.raises(ValueError, match="one needs the other"):
+        tiny_config(cohort, anchors=(table,))
