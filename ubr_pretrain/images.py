@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,8 +141,11 @@ def picture_kind(file: StoredFile) -> str:
 def _grey(content: bytes, path: Path) -> NDArray[np.uint8]:
     """Decode an 8-bit picture to grey values; one whose channels differ is refused."""
     try:
-        with catch_warnings(), Image.open(BytesIO(content), formats=("PNG", "JPEG")) as opened:
-            simplefilter("ignore")  # odd metadata; a size that Pillow warns of is refused here
+        # warnings: odd metadata, or a size that is refused here
+        with (
+            catch_warnings(action="ignore"),
+            Image.open(BytesIO(content), formats=("PNG", "JPEG")) as opened,
+        ):
             if not 1 <= min(opened.size) <= max(opened.size) <= MAX_SIDE_PX:
                 raise VolumeRefused(
                     "E-SIZE-LIMIT", path, f"{opened.width} x {opened.height}, limit {MAX_SIDE_PX}"
@@ -153,7 +156,9 @@ def _grey(content: bytes, path: Path) -> NDArray[np.uint8]:
                 )
             picture = ImageOps.exif_transpose(opened)
             channels = np.asarray(picture.convert("RGB" if picture.mode != "L" else "L"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise VolumeRefused("E-SIZE-LIMIT", path, f"{error}, limit {MAX_SIDE_PX} a side") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise VolumeRefused("E-CRC", path, f"the picture is damaged: {error}") from error
     if channels.ndim == 2:
         return channels

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from ubr_pretrain.anomalies import expected_step, find_anomalies
 from ubr_pretrain.array_volume import array_to_volume, sitk_to_volume
-from ubr_pretrain.calibration import Calibration, read_calibration
 from ubr_pretrain.body_part import propose_body_part
+from ubr_pretrain.calibration import Calibration, read_calibration
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.ct import Volume, Window
 from ubr_pretrain.images import SOFT_TISSUE, CtImage, array_to_image, read_image
