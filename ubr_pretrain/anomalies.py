@@ -1,9 +1,41 @@
-"""What is wrong with a scan, seen from its scores: reason codes and the slices they concern."""
+"""What is wrong with a scan, seen from its scores: reason codes and the slices they concern.
+
+| code | what is found | what it may mean |
+|---|---|---|
+| TOO_SHORT | fewer than 8 slices or 50 mm; nothing else is judged | a scout, a biopsy, a cut |
+| OUT_OF_RANGE | scores beyond the calibrated body, or that follow no position | legs, a phantom, |
+| | over 100 mm | noise, an axis that is not the body's |
+| REVERSED | scores fall from the first slice to the last | header or file order upside down |
+| NON_MONOTONE | some slices belong above slices that come before them | blocks reversed, swapped |
+| | | or repeated |
+| GAP | positions or scores jump between two slices | missing slices |
+| NONLINEAR | r < 0.99 in 300 mm of trunk (the paper's rule); or slices that leave the line | |
+| | of the others | metal, fluid, a wrong slice, uneven steps |
+| SPACING_MISMATCH | the trunk is longer or shorter than the header says, by more than bodies | |
+| | and scores differ | wrong slice spacing |
+
+Order matters: a reversed scan is judged on as if it were turned, jumps at the edge of a stretch in
+disorder are part of it, and slices that stand alone are told from disorder.
+
+Shapes:
+    z: slices of a volume as stored, superior -> inferior if the header is right.
+
+Reference:
+    Yan, Lu, Summers, ISBI 2018, Section 3 (r < 0.99; reversed and non-monotone scans).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from ubr_pretrain.body_coordinate import Calibration, robust_slope
+from ubr_pretrain.expected_position import PositionCurve, position_curve, stretches
 
 Code = Literal[
     "REVERSED",
@@ -14,6 +46,44 @@ Code = Literal[
     "TOO_SHORT",
     "OUT_OF_RANGE",
 ]
+
+MIN_SLICES = 8
+MIN_EXTENT_MM = 50.0
+CLEAR_RANK_R = 0.5
+"""Below this |rank r| a curve has no direction."""
+
+UNRELATED_MM = 100.0
+"""So long must a scan be before scores without direction, or without change, are held against it."""
+
+STANDSTILL = 0.3
+"""Scores that advance by less than this share of the header's mm stand still."""
+
+EXTRAPOLATED_UNITS = 50.0
+"""About 200 mm beyond the outermost calibrated landmark a score has no meaning."""
+
+FALL_MM = 30.0
+"""Scores of faultless scans fall back by up to about 15 mm; in the head twice as much."""
+
+FALL_WANDERS = 3.0
+JUMP_MM = 45.0
+"""Scores of faultless scans jump by up to 40 mm, where organs end."""
+
+JUMP_WANDERS = 4.5
+HEADER_GAP = 1.5
+"""Neighbouring slices that lie more than this many intervals apart."""
+
+STRAY_MM = 30.0
+STRAY_NOISES = 8.0
+LINE_MM = 100.0
+"""A trunk whose build is unusual leaves its line by up to 80 mm."""
+
+PAPER_R = 0.99
+PAPER_TRUNK_MM = 300.0
+"""The paper's scans reach from chest to pelvis; in shorter ones r says less."""
+
+SPACING_RATIO = 1.3
+SPACING_SDS = 2.5
+SPACING_TRUNK_MM = 120.0
 
 
 @dataclass(frozen=True)
@@ -40,3 +110,267 @@ class ExpectedStep(NamedTuple):
 
     step_mm: float
     sd_mm: float
+
+
+def find_anomalies(
+    scores: Float[ndarray, " z"],
+    z_mm: Float[ndarray, " z"],
+    step_mm: float,
+    calibration: Calibration | None,
+    scores_sd: Float[ndarray, " z"] | None = None,
+) -> tuple[Anomaly, ...]:
+    """Judge a scan by its scores.
+
+    Args:
+        scores: of the slices.
+        z_mm: their positions below the first, increasing.
+        step_mm: the header's slice interval.
+        calibration: of the regressor; None: spacing and range are not judged, and the scan's own
+            slope is the measure of everything else.
+        scores_sd: of every slice over its views; None: the noise is read from the scores.
+
+    Raises:
+        ValueError: scores that are not finite, or of another number than positions.
+    """
+    if len(scores) != len(z_mm) or not np.isfinite(scores).all():
+        raise ValueError(f"{len(scores)} scores for {len(z_mm)} slices: one finite score a slice")
+    last = len(scores) - 1
+    extent_mm = float(z_mm[-1] - z_mm[0]) if len(scores) else 0.0
+    if len(scores) < MIN_SLICES or extent_mm < MIN_EXTENT_MM:
+        text = (
+            f"{len(scores)} slices over {extent_mm:.0f} mm: at least {MIN_SLICES} slices and "
+            f"{MIN_EXTENT_MM:.0f} mm are needed to judge a scan"
+        )
+        return (Anomaly("TOO_SHORT", 0, max(last, 0), extent_mm, text),)
+    curve = position_curve(scores, z_mm, step_mm, calibration, scores_sd)
+    found = list(_header_gaps(curve))
+    if foreign := _unrelated(curve):
+        return (*found, foreign)
+    turned = _is_reversed(curve)
+    if turned:
+        rank_r = curve.rank_r
+        text = f"scores fall from the first slice to the last (rank r {rank_r:.3f})"
+        found.append(Anomaly("REVERSED", 0, last, rank_r, text))
+        curve = curve.reversed()
+    local = list(_disorder(curve))
+    local += _jumps(curve, local)
+    local += _stray(curve, local)
+    local += _off_line(curve, scores[::-1] if turned else scores)
+    if calibration is not None:
+        local += _spacing(curve, calibration)
+        local += _beyond(curve, calibration)
+    if turned:
+        local = [
+            replace(a, first_slice=last - a.last_slice, last_slice=last - a.first_slice)
+            for a in local
+        ]
+    return tuple(sorted([*found, *local], key=lambda a: (a.first_slice, a.last_slice, a.code)))
+
+
+def expected_step(
+    scores: Float[ndarray, " z"],
+    z_mm: Float[ndarray, " z"],
+    step_mm: float,
+    calibration: Calibration,
+) -> ExpectedStep | None:
+    """Return the slice spacing that the scores suggest for a body of average length.
+
+    Args:
+        scores: of the slices.
+        z_mm: their positions, for the gaps between them.
+        step_mm: the header's slice interval.
+        calibration: of the regressor.
+
+    Returns:
+        None where less of the trunk is seen than tells anything.
+    """
+    if len(scores) < MIN_SLICES:
+        return None
+    judged = _rate_in_trunk(position_curve(scores, z_mm, step_mm, calibration), calibration)
+    if judged is None:
+        return None
+    rate, relative_sd = judged
+    return ExpectedStep(rate * step_mm, rate * step_mm * relative_sd)
+
+
+def _header_gaps(curve: PositionCurve) -> Iterator[Anomaly]:
+    steps = np.diff(curve.z_mm)
+    for i in np.flatnonzero(steps > HEADER_GAP * curve.step_mm).tolist():
+        missing_mm = float(steps[i] - curve.step_mm)
+        text = (
+            f"positions jump by {steps[i]:.1f} mm between slices {i} and {i + 1}, where the "
+            f"interval is {curve.step_mm:.2f} mm"
+        )
+        yield Anomaly("GAP", i, i + 1, missing_mm, text)
+
+
+def _unrelated(curve: PositionCurve) -> Anomaly | None:
+    """Return OUT_OF_RANGE for a scan whose scores say nothing of the slices' order."""
+    extent_mm, last = float(np.ptp(curve.z_mm)), len(curve.z_mm) - 1
+    if extent_mm < UNRELATED_MM:
+        return None
+    rate, rank_r = curve.rate, curve.rank_r
+    trunk_mm = float(np.ptp(curve.z_mm[curve.in_trunk()])) if curve.in_trunk().any() else 0.0
+    if abs(rate) < STANDSTILL and (curve.coordinate is None or trunk_mm < 0.5 * extent_mm):
+        text = (
+            f"over {extent_mm:.0f} mm the scores change as over {abs(rate) * extent_mm:.0f} mm of "
+            "a trunk: not a part of the body that the regressor knows"
+        )
+        return Anomaly("OUT_OF_RANGE", 0, last, rate, text)
+    if abs(rank_r) < CLEAR_RANK_R and not _runs_in_pieces(curve):
+        text = (
+            f"scores follow no position (rank r {rank_r:.2f} over {extent_mm:.0f} mm): not a part "
+            "of the body that the regressor knows"
+        )
+        return Anomaly("OUT_OF_RANGE", 0, last, rank_r, text)
+    return None
+
+
+def _runs_in_pieces(curve: PositionCurve) -> bool:
+    """Return whether the quarters of a scan have a direction, though the whole has none."""
+    quarters = np.array_split(np.arange(len(curve.z_mm)), 4)
+    pieces = [
+        abs(replace(curve, z_mm=curve.z_mm[q], expected_mm=curve.expected_mm[q]).rank_r)
+        for q in quarters
+    ]
+    return float(np.median(pieces)) >= CLEAR_RANK_R
+
+
+def _is_reversed(curve: PositionCurve) -> bool:
+    fall_mm = -curve.rate * float(np.ptp(curve.z_mm))
+    least_mm = max(FALL_MM, FALL_WANDERS * curve.wander_mm)
+    return curve.rank_r <= -CLEAR_RANK_R and fall_mm >= least_mm
+
+
+def _disorder(curve: PositionCurve) -> Iterator[Anomaly]:
+    """Find the stretches in which slices belong above slices that come before them."""
+    top = curve.first_below_vertex()
+    smooth = curve.smooth()[top:]
+    highest = np.maximum.accumulate(smooth)[:-1]
+    lowest = np.minimum.accumulate(smooth[::-1])[::-1][1:]
+    fall_mm = highest - lowest
+    least_mm = max(FALL_MM, FALL_WANDERS * curve.wander_mm)
+    allowed_mm = np.full(len(fall_mm), least_mm)
+    if curve.coordinate is not None:
+        allowed_mm[~curve.in_trunk()[top:-1]] *= 2  # less linear outside the trunk
+    for first, end in stretches(fall_mm > allowed_mm):
+        worst_mm = float(fall_mm[first:end].max())
+        a, b = top + first, top + end
+        text = f"slices {a} to {b} are in disorder: scores fall back by {worst_mm:.0f} mm"
+        yield Anomaly("NON_MONOTONE", a, b, worst_mm, text)
+
+
+def _jumps(curve: PositionCurve, disorder: list[Anomaly]) -> Iterator[Anomaly]:
+    """Find neighbours between which scores jump towards the feet while positions do not."""
+    window = max(3, curve.window)
+    position, z_mm = curve.expected_mm, curve.z_mm
+    num = len(position)
+    least_mm = max(JUMP_MM, JUMP_WANDERS * curve.wander_mm, STRAY_NOISES * curve.noise_mm)
+    rest = position - curve.rate * z_mm
+    jump_mm = np.zeros(num - 1)
+    for i in range(window - 1, num - window):
+        above, below = rest[i + 1 - window : i + 1], rest[i + 1 : i + 1 + window]
+        jump_mm[i] = np.median(below) - np.median(above)
+    for anomaly in disorder:  # its edges jump by nature
+        jump_mm[max(0, anomaly.first_slice - window) : anomaly.last_slice + window] = 0
+    jump_mm[: curve.first_below_vertex() + window] = 0
+    at_once = np.diff(rest) > 0.6 * jump_mm
+    for first, end in stretches((jump_mm > least_mm) & at_once):
+        i = first + int(np.argmax(jump_mm[first:end]))
+        text = (
+            f"scores jump by {jump_mm[i]:.0f} mm of body between slices {i} and {i + 1}, which the "
+            f"header puts {z_mm[i + 1] - z_mm[i]:.1f} mm apart"
+        )
+        yield Anomaly("GAP", i, i + 1, float(jump_mm[i]), text)
+
+
+def _stray(curve: PositionCurve, others: list[Anomaly]) -> Iterator[Anomaly]:
+    """Find single slices, or a few, that leave the line of their neighbours and come back."""
+    rate = curve.rate
+    rest = curve.expected_mm - rate * curve.z_mm
+    neighbours = replace(curve, expected_mm=rest).smooth()
+    least_mm = max(STRAY_MM, FALL_WANDERS * curve.wander_mm, STRAY_NOISES * curve.noise_mm)
+    away_mm = np.abs(rest - neighbours)
+    away_mm[: curve.first_below_vertex() + 1] = 0
+    for anomaly in others:
+        margin = curve.window // 2 + 1
+        away_mm[max(0, anomaly.first_slice - margin) : anomaly.last_slice + margin + 1] = 0
+    for first, end in stretches(away_mm > least_mm):
+        worst_mm = float(away_mm[first:end].max())
+        which = (
+            f"slice {first} leaves" if end - first == 1 else f"slices {first} to {end - 1} leave"
+        )
+        text = f"{which} the line of the neighbours by {worst_mm:.0f} mm"
+        yield Anomaly("NONLINEAR", first, end - 1, worst_mm, text)
+
+
+def _off_line(curve: PositionCurve, scores: Float[ndarray, " z"]) -> Iterator[Anomaly]:
+    """Judge the trunk against one straight line."""
+    trunk = np.flatnonzero(curve.in_trunk())
+    if len(trunk) < MIN_SLICES:
+        return
+    z_mm, position = curve.z_mm[trunk], curve.expected_mm[trunk]
+    extent_mm = float(np.ptp(z_mm))
+    if extent_mm >= PAPER_TRUNK_MM and np.ptp(scores[trunk]) > 0:
+        r = float(np.corrcoef(z_mm, scores[trunk])[0, 1])
+        if r < PAPER_R:
+            text = f"r {r:.3f} < {PAPER_R} over {extent_mm:.0f} mm of trunk (the paper's rule)"
+            yield Anomaly("NONLINEAR", int(trunk[0]), int(trunk[-1]), r, text)
+    slope, intercept = robust_slope(z_mm, position)
+    away_mm = np.abs(curve.smooth()[trunk] - intercept - slope * z_mm)
+    for first, end in stretches(away_mm > max(LINE_MM, 10 * curve.wander_mm)):
+        worst_mm = float(away_mm[first:end].max())
+        a, b = int(trunk[first]), int(trunk[end - 1])
+        text = f"slices {a} to {b} leave the line of the trunk by {worst_mm:.0f} mm"
+        yield Anomaly("NONLINEAR", a, b, worst_mm, text)
+
+
+def _rate_in_trunk(curve: PositionCurve, calibration: Calibration) -> tuple[float, float] | None:
+    """Return expected over stated mm in the trunk, and its relative standard deviation.
+
+    The build of the patient and the two ends of what is seen, each as uncertain as a landmark,
+    add in quadrature.
+    """
+    trunk = curve.in_trunk()
+    if trunk.sum() < MIN_SLICES:
+        return None
+    z_mm, position = curve.z_mm[trunk], curve.expected_mm[trunk]
+    rate = abs(robust_slope(z_mm, position)[0])
+    seen_mm = min(float(np.ptp(z_mm)), rate * float(np.ptp(z_mm)))
+    if seen_mm < SPACING_TRUNK_MM:
+        return None
+    end_sd_mm = calibration.mm_per_unit * float(
+        np.median([mark.coordinate_sd for mark in calibration.landmarks])
+    )
+    build = calibration.slope_sd / calibration.slope_per_mm
+    return rate, float(np.hypot(build, np.sqrt(2) * end_sd_mm / seen_mm))
+
+
+def _spacing(curve: PositionCurve, calibration: Calibration) -> Iterator[Anomaly]:
+    judged = _rate_in_trunk(curve, calibration)
+    if judged is None:
+        return
+    rate, relative_sd = judged
+    if abs(np.log(rate)) <= max(np.log(SPACING_RATIO), SPACING_SDS * relative_sd):
+        return
+    trunk = np.flatnonzero(curve.in_trunk())
+    text = (
+        f"the scores suggest a slice spacing of {rate * curve.step_mm:.2f} mm (+- "
+        f"{100 * relative_sd:.0f} %), the header says {curve.step_mm:.2f} mm"
+    )
+    yield Anomaly("SPACING_MISMATCH", int(trunk[0]), int(trunk[-1]), rate, text)
+
+
+def _beyond(curve: PositionCurve, calibration: Calibration) -> Iterator[Anomaly]:
+    """Find the slices whose scores lie beyond what was calibrated."""
+    assert curve.coordinate is not None
+    top, bottom = calibration.landmarks[0], calibration.landmarks[-1]
+    away = np.maximum(curve.coordinate - top.coordinate, bottom.coordinate - curve.coordinate)
+    away[: curve.first_below_vertex()] = 0
+    for first, end in stretches(away > EXTRAPOLATED_UNITS):
+        worst = float(away[first:end].max())
+        text = (
+            f"slices {first} to {end - 1} score up to {worst:.0f} units beyond the outermost "
+            f"calibrated landmarks ({top.name}, {bottom.name})"
+        )
+        yield Anomaly("OUT_OF_RANGE", first, end - 1, worst, text)

@@ -99,10 +99,16 @@ def fit_calibration(
     scores = _increasing(means, coordinates, counts)
 
     def calibrated(score_sd: ndarray, coordinate_sd: ndarray) -> tuple[CalibratedLandmark, ...]:
-        columns = (scores, score_sd, coordinates, coordinate_sd, counts)
         return tuple(
-            CalibratedLandmark(name, *map(float, row[:4]), int(row[4]))
-            for name, row in zip(names, zip(*columns, strict=True), strict=True)
+            CalibratedLandmark(
+                name,
+                float(scores[k]),
+                float(score_sd[k]),
+                float(coordinates[k]),
+                float(coordinate_sd[k]),
+                int(counts[k]),
+            )
+            for k, name in enumerate(names)
         )
 
     unknown = np.zeros(len(names))
