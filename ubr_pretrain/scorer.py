@@ -9,7 +9,7 @@ Shapes:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,51 +54,52 @@ class Scorer:
     def score_volume(self, volume: Volume, name: str) -> ScoredVolume:
         """Score every slice of a volume and say what the scores mean."""
         scores, views_sd = self._scores(volume.hu, volume.spacing_mm_zyx[1:])
-        curve = read_curve(scores, volume.z_mm)
-        if self.calibration is None:
-            return ScoredVolume(
-                name, volume.z_mm, volume.spacing_mm_zyx, scores, views_sd, curve,
-                notes=volume.notes,
-            )  # fmt: skip
-        coordinate = self.calibration.coordinate(scores)
-        coordinate_sd = self.calibration.coordinate_sd(scores, views_sd)
-        step_mm = volume.spacing_mm_zyx[0]
-        expected = expected_step(scores, volume.z_mm, step_mm, self.calibration)
-        return ScoredVolume(
+        z_mm, step_mm = volume.z_mm, volume.spacing_mm_zyx[0]
+        scored = ScoredVolume(
             name=name,
-            z_mm=volume.z_mm,
+            z_mm=z_mm,
             spacing_mm_zyx=volume.spacing_mm_zyx,
             scores=scores,
+            scores_sd=views_sd,
+            curve=read_curve(scores, z_mm),
+            anomalies=find_anomalies(scores, z_mm, step_mm, self.calibration, views_sd),
+            notes=volume.notes,
+        )
+        if self.calibration is None:
+            return scored
+        coordinate = self.calibration.coordinate(scores)
+        coordinate_sd = self.calibration.coordinate_sd(scores, views_sd)
+        expected = expected_step(scores, z_mm, step_mm, self.calibration)
+        return replace(
+            scored,
             scores_sd=None if views_sd is None else views_sd * self.calibration.uncertainty_scale,
-            curve=curve,
             coordinate=coordinate,
             coordinate_sd=coordinate_sd,
             zones=tuple(self.calibration.zones(scores)),
-            anomalies=find_anomalies(scores, volume.z_mm, step_mm, self.calibration, views_sd),
-            body_part=propose_body_part(coordinate, coordinate_sd, volume.z_mm),
+            body_part=propose_body_part(coordinate, coordinate_sd, z_mm),
             expected_step_mm=None if expected is None else expected.step_mm,
-            landmarks=self.calibration.locate(scores, volume.z_mm),
-            notes=volume.notes,
+            landmarks=self.calibration.locate(scores, z_mm),
         )
 
     def score_image(self, image: CtImage, name: str) -> ScoredImage:
         """Score one slice."""
         scores, views_sd = self._scores(image.hu[np.newaxis], image.pixel_mm_yx)
-        score_sd = None if views_sd is None else float(views_sd[0])
-        if self.calibration is None:
-            return ScoredImage(
-                name, image.pixel_mm_yx, float(scores[0]), score_sd, notes=image.notes
-            )
-        scale = self.calibration.uncertainty_scale
-        return ScoredImage(
+        scored = ScoredImage(
             name=name,
             pixel_mm_yx=image.pixel_mm_yx,
             score=float(scores[0]),
-            score_sd=None if score_sd is None else score_sd * scale,
+            score_sd=None if views_sd is None else float(views_sd[0]),
+            notes=image.notes,
+        )
+        if self.calibration is None:
+            return scored
+        scale = self.calibration.uncertainty_scale
+        return replace(
+            scored,
+            score_sd=None if views_sd is None else float(views_sd[0]) * scale,
             coordinate=float(self.calibration.coordinate(scores)[0]),
             coordinate_sd=float(self.calibration.coordinate_sd(scores, views_sd)[0]),
             zone=self.calibration.zones(scores)[0],
-            notes=image.notes,
         )
 
     def _scores(
