@@ -33,7 +33,7 @@ demo: setup
 	make_phantoms.py $(DEMO)/lesions --subjects 1 --seed 1 --matrix 192 --deeplesion --lesion-patients 60 --lesion-mm 40 --lesion-kinds lung liver --overwrite
 	train_ubr.py --preset demo --data $(DEMO)/phantoms/ct --holdout_fraction 0.2 --out $(DEMO)/ubr --overwrite
 	score_volumes.py $(DEMO)/phantoms/ct --checkpoint $(DEMO)/ubr/checkpoints/best.safetensors --out $(DEMO)/scores --overwrite
-	evaluate_ubr.py $(DEMO)/scores --labels $(DEMO)/phantoms/ct/slice_classes.csv --out $(DEMO)/evaluation
+	evaluate_scores.py $(DEMO)/scores --labels $(DEMO)/phantoms/ct/slice_classes.csv --out $(DEMO)/evaluation
 	deeplesion_to_coco.py $(DEMO)/lesions/deeplesion/DL_info.csv --images $(DEMO)/lesions/deeplesion/Images_png --out $(DEMO)/coco --overwrite
 	export_backbone.py $(DEMO)/ubr/checkpoints/best.safetensors $(DEMO)/export/ubr.safetensors --layout ubr --overwrite
 	compare_inits.py --preset demo --coco $(DEMO)/coco --images $(DEMO)/lesions/deeplesion/Images_png --ubr $(DEMO)/export/ubr.safetensors --inits random ubr --seeds 0 1 --title "Demo on synthetic patients" --ubr-run $(DEMO)/ubr --scores $(DEMO)/scores --pictures $(DEMO)/phantoms/pictures/*.png --out $(DEMO)/compare --overwrite

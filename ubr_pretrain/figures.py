@@ -7,13 +7,11 @@ Shapes:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int16
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +21,6 @@ from torch import Tensor
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import InputSpec, Volume, Window
 from ubr_pretrain.scoring import ScoreCurve
-from ubr_pretrain.zones import ZONES, ZoneThresholds
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9691e", "#777777"
 
@@ -154,54 +151,3 @@ def _middle_views(hu: Int16[ndarray, "z y x"]) -> tuple[ndarray, ndarray]:
         return hu[:, hu.shape[1] // 2], hu[:, :, hu.shape[2] // 2]
     rows, columns = np.nonzero(body > 0.3 * body.max())
     return hu[:, int(np.median(rows))], hu[:, :, int(np.median(columns))]
-
-
-def draw_zones(
-    table: pd.DataFrame, thresholds: ZoneThresholds, correct: ndarray, path: Path
-) -> None:
-    """Draw the scores of every zone with the thresholds, and where the errors lie.
-
-    Args:
-        table: columns zone (0, 1, 2), score, volume, z_mm of the tested slices.
-        thresholds: the two borders.
-        correct: whether each slice was classified rightly.
-        path: the picture.
-    """
-    figure = Figure(figsize=(10, 3.4))
-    left, right = figure.subplots(1, 2)
-    bins = np.linspace(table["score"].min(), table["score"].max(), 50).tolist()
-    for zone, (name, colour) in enumerate(zip(ZONES, (BLUE, ORANGE, GREY), strict=True)):
-        scores = table.loc[table["zone"] == zone, "score"]
-        left.hist(scores, bins, color=colour, alpha=0.65, label=name)
-    for border in (thresholds.chest_abdomen, thresholds.abdomen_pelvis):
-        left.axvline(border, color="black", linewidth=1, linestyle="--")
-    left.set(xlabel="score", ylabel="slices")
-    left.legend(frameon=False)
-    distance_mm = _distance_to_border(table)
-    known = np.isfinite(distance_mm)
-    edges = np.array([0, 10, 20, 40, 80, 160, np.inf])
-    place = np.digitize(distance_mm, edges) - 1
-    for i in range(len(edges) - 1):
-        chosen = known & (place == i)
-        if chosen.any():
-            right.bar(i, correct[chosen].mean(), color=BLUE)
-    names = [f"{a:g}-{b:g}" for a, b in pairwise(edges[:-1].tolist())]
-    right.set_xticks(range(len(edges) - 1), [*names, f"> {edges[-2]:g}"])
-    right.set(xlabel="mm to the nearest border of zones", ylabel="accuracy", ylim=(0, 1.02))
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    save_figure(figure, path)
-
-
-def _distance_to_border(table: pd.DataFrame) -> ndarray:
-    """Return every slice's distance to the nearest change of zone in its volume; inf for none."""
-    distance = np.full(len(table), np.inf)
-    for _, rows in table.reset_index(drop=True).groupby("volume"):
-        rows = rows.sort_values("z_mm")
-        z, zone = rows["z_mm"].to_numpy(), rows["zone"].to_numpy()
-        changes = np.flatnonzero(np.diff(zone))
-        borders = (z[changes] + z[changes + 1]) / 2
-        if len(borders):
-            distance[rows.index] = np.abs(z[:, None] - borders).min(axis=1)
-    return distance

@@ -52,8 +52,8 @@ def fit_thresholds(scores: Float[ndarray, " n"], zones: Int[ndarray, " n"]) -> Z
     right = np.zeros((3, len(values) + 1), int)
     np.add.at(right, (zones, place + 1), 1)
     right = right.cumsum(axis=1)
-    # correct(a, b) = chest below cut a + abdomen between + pelvis above cut b, a <= b; the best b of
-    # every a is a running maximum from the right, so no table of all pairs is needed
+    # correct(a, b) = chest below cut a + abdomen between + pelvis above cut b, a <= b; the best b
+    # of every a is a running maximum from the right, so no table of all pairs is needed
     first = right[0] - right[1]
     second = right[1] + counts[2] - right[2]
     best_second = np.maximum.accumulate(second[::-1])[::-1]
