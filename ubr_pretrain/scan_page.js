@@ -17,7 +17,7 @@
     [...document.querySelectorAll("#readout [data-of]")].map((field) => [field.dataset.of, field]));
 
   // the margins of the plot; the views keep the upper one free for their captions
-  const HEAD = 34, FOOT = 42, GAP = 10, STRIP = 18, LANE = 15, LANDMARKS = 118, MIN_VIEW_PX = 220;
+  const HEAD = 34, FOOT = 42, GAP = 10, STRIP = 18, LANE = 15, LANDMARKS = 136, MIN_VIEW_PX = 220, MAX_STACKED_PX = 280;
   let at = -1, shownWindow = 0, cursors = [], dot = null, plot = null;
 
   const draw = (parent, name, attributes, text) => {
@@ -38,24 +38,30 @@
 
   function layout(width) {
     const narrow = width < 560;
-    const beside = narrow ? views.slice(0, 1) : views;
-    const widths = beside.map((view) => Number(view.dataset.widthMm));
+    const sizes = views.map((view) => Number(view.dataset.widthMm));
     const tall = Math.max(340, Math.min(700, window.innerHeight - 250));
-    const left = width - (narrow ? 0.54 : 0.4) * width - GAP * beside.length;
-    const scale = Math.min(tall / extent, left / widths.reduce((a, b) => a + b, 0));
-    const height = Math.max(2, Math.round(extent * scale));
-    cursors = [];
-    for (const view of views) {
-      const viewWidth = Math.floor(Number(view.dataset.widthMm) * scale);
-      view.style.width = `${viewWidth}px`;
-      view.style.height = `${height}px`;
-      view.style.order = beside.includes(view) ? 0 : 2;
-      drawView(view, viewWidth, height);
+    const room = width * (narrow ? 0.46 : 0.52);
+    // beside the curve, one height in mm: both views, or on a narrow page the first one
+    let beside = narrow ? 1 : views.length;
+    let scale = Math.min(tall / extent, (room - GAP * beside) / sizes.slice(0, beside).reduce((a, b) => a + b));
+    // a short scan would be a thin strip: its views stand one above the other
+    const stacked = extent * scale < MIN_VIEW_PX;
+    if (stacked) {
+      beside = 1;
+      scale = Math.min(MAX_STACKED_PX / extent, (room - GAP) / Math.max(...sizes));
     }
-    curve.style.order = 1;
-    const taken = beside.reduce((sum, view) => sum + parseInt(view.style.width, 10) + GAP, 0);
-    // the curve shares its height with the views, unless the scan is too short to be read that way
-    drawCurve(Math.min(660, Math.floor(width - taken)), height < MIN_VIEW_PX ? 300 : height, narrow);
+    const height = Math.max(2, Math.round(extent * scale));
+    const widths = sizes.map((mm) => Math.floor(mm * scale));
+    cursors = [];
+    views.forEach((view, n) => {
+      view.style.width = `${widths[n]}px`;
+      view.style.height = `${height}px`;
+      view.style.gridArea = n < beside ? `1 / ${n + 1}` : stacked ? "2 / 1" : "2 / 1 / auto / span 2";
+      drawView(view, widths[n], height);
+    });
+    curve.style.gridArea = `1 / ${beside + 1} / span ${stacked ? 2 : 1}`;
+    const taken = stacked ? Math.max(...widths) + GAP : widths.slice(0, beside).reduce((sum, w) => sum + w + GAP, 0);
+    drawCurve(Math.min(700, Math.floor(width - taken)), stacked ? Math.max(300, 2 * height) : height, narrow);
     axial.width = axial.height = Math.round(axial.clientWidth * (window.devicePixelRatio || 1));
     const shown = at < 0 ? Math.floor(last / 2) : at;
     at = -1;
@@ -115,9 +121,12 @@
     }
     draw(curve, "text", { x: (x0 + x1) / 2, y: bottom + 34, "text-anchor": "middle", class: "title" }, "score");
     if (scan.coordinate_ticks.length) {
+      let labelled = Infinity;
       for (const tick of scan.coordinate_ticks) {
         line(curve, x(tick.score), HEAD - 5, x(tick.score), HEAD, "tick");
-        draw(curve, "text", { x: x(tick.score), y: HEAD - 9, "text-anchor": "middle" }, tick.coordinate);
+        if (Math.abs(x(tick.score) - labelled) < 25) continue;
+        labelled = x(tick.score);
+        draw(curve, "text", { x: labelled, y: HEAD - 9, "text-anchor": "middle" }, tick.coordinate);
       }
       draw(curve, "text", { x: (x0 + x1) / 2, y: 10, "text-anchor": "middle", class: "title" }, "body coordinate");
     }
@@ -142,7 +151,7 @@
         rotatedLabel(group, left + (LANE - 3) / 2, from + tall / 2, tall, anomaly.code.replaceAll("_", " "), "", 6.4);
       }
     });
-    cursors.push({ mark: line(curve, x0, 0, width - 2 - lanes.length * LANE, 0, "cursor"), y });
+    cursors.push({ mark: line(curve, x0, 0, x1, 0, "cursor"), y });
     dot = draw(curve, "circle", { r: 4.5, class: "dot" });
   }
 
@@ -183,14 +192,15 @@
     dot.setAttribute("cy", plot.y(z));
     const range = Math.max(...scan.scores) - Math.min(...scan.scores);
     const digits = range > 100 ? 1 : range > 2 ? 2 : 3;
-    const spread = (sd, decimals) => (sd ? ` ± ${sd[at].toFixed(decimals)}` : "");
+    const number = (value, decimals) => value.toFixed(decimals).replace("-", "\u2212");
+    const spread = (sd, decimals) => (sd ? ` ± ${number(sd[at], decimals)}` : "");
     const zone = (scan.zones || []).find((run) => run.last_slice >= at)?.zone;
     const words = {
       slice: `${at} of 0–${last}`,
       z: `${z.toFixed(1)} mm`,
-      score: scan.scores[at].toFixed(digits) + spread(scan.scores_sd, digits),
+      score: number(scan.scores[at], digits) + spread(scan.scores_sd, digits),
     };
-    if (scan.coordinate) words.coordinate = scan.coordinate[at].toFixed(1) + spread(scan.coordinate_sd, 1);
+    if (scan.coordinate) words.coordinate = number(scan.coordinate[at], 1) + spread(scan.coordinate_sd, 1);
     if (zone !== undefined) words.zone = zoneName(zone);
     words.anomalies = scan.anomalies.filter((a) => a.first_slice <= at && at <= a.last_slice).map((a) => a.code).join(", ");
     for (const [key, text] of Object.entries(words)) readout[key].textContent = text;

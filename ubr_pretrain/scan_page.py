@@ -205,10 +205,10 @@ def header_facts(scored: ScoredVolume) -> list[Fact]:
                 "Proposed body part",
                 part.body_part_examined,
                 (
-                    f"confidence {100 * part.confidence:.0f} %, {part.code_meaning} "
-                    f"(SNOMED CT {part.code_value})",
+                    f"confidence {100 * part.confidence:.0f} %; proposed, nothing is written "
+                    "into the file",
+                    f"{part.code_meaning}, SNOMED CT {part.code_value}",
                     *([f"covers {covered}"] if covered else []),
-                    "proposed, nothing is written into the file",
                 ),
             )
         )
@@ -230,7 +230,12 @@ def header_facts(scored: ScoredVolume) -> list[Fact]:
         change = 100 * (scored.expected_step_mm / dz - 1)
         expected = f"the scores suggest {scored.expected_step_mm:.2f} mm ({change:+.0f} %)"
     facts.append(
-        Fact("Slice spacing", f"{dz:.4g} mm", (expected,), odd="SPACING_MISMATCH" in codes)
+        Fact(
+            "Slice spacing (header)",
+            f"{dz:.4g} mm",
+            (expected,),
+            odd=bool({"GAP", "SPACING_MISMATCH"} & codes),
+        )
     )
     extent_mm = float(scored.z_mm[-1] - scored.z_mm[0]) + dz
     facts.append(
@@ -238,7 +243,7 @@ def header_facts(scored: ScoredVolume) -> list[Fact]:
             "Extent",
             f"{len(scored.scores)} slices, {extent_mm:.0f} mm",
             (f"pixels {dy:.3g} × {dx:.3g} mm",),
-            odd=bool({"GAP", "TOO_SHORT"} & codes),
+            odd="TOO_SHORT" in codes,
         )
     )
     return facts

@@ -38,6 +38,10 @@ MAX_PIXELS = 16_000_000
 SHEET_COLUMNS, SHEET_ROWS = 8, 8
 VIEW_PX = 640
 BODY_HU = -300
+BODY_SHARE = 0.03
+"""Of the slices: what is dense in fewer of them (a hand beside the head) may be cut away."""
+
+BODY_MARGIN_MM = 12.0
 AXIAL_QUALITY, VIEW_QUALITY = 65, 82
 
 
@@ -49,14 +53,12 @@ class SliceSheets:
         tile_px: side of a slice.
         columns: slices in a row.
         per_sheet: slices on a picture.
-        side_mm: what the side of a slice covers.
         images: data URIs of the pictures, by the name of the window.
     """
 
     tile_px: int
     columns: int
     per_sheet: int
-    side_mm: float
     images: dict[str, tuple[str, ...]]
 
 
@@ -78,11 +80,12 @@ class BodyView:
 
 
 def slice_sheets(volume: Volume) -> SliceSheets:
-    """Return every axial slice in every window, at its true shape on a square."""
-    sides_mm = [n * s for n, s in zip(volume.hu.shape[1:], volume.spacing_mm_zyx[1:], strict=True)]
+    """Return every axial slice around the body in every window, undistorted on a square."""
+    rows, columns = body_box(volume)
+    hu, pixel_mm = volume.hu[:, rows, columns], volume.spacing_mm_zyx[1:]
     wanted_px = min(TILE_PX, max(volume.hu.shape[1:]), math.isqrt(MAX_PIXELS // volume.num_slices))
     tile_px = max(MIN_TILE_PX, -(-wanted_px // TILE_BLOCK_PX) * TILE_BLOCK_PX)
-    tiles = resample_slices(volume.hu, volume.spacing_mm_zyx[1:], InputSpec(size_px=tile_px))
+    tiles = resample_slices(hu, pixel_mm, InputSpec(size_px=tile_px))
     per_sheet = SHEET_COLUMNS * SHEET_ROWS
     images = {
         name: tuple(
@@ -91,7 +94,7 @@ def slice_sheets(volume: Volume) -> SliceSheets:
         )
         for name, window in SLICE_WINDOWS.items()
     }
-    return SliceSheets(tile_px, SHEET_COLUMNS, per_sheet, max(sides_mm), images)
+    return SliceSheets(tile_px, SHEET_COLUMNS, per_sheet, images)
 
 
 def _sheet(tiles: UInt8[ndarray, "z S S"]) -> UInt8[ndarray, "H W"]:
@@ -105,16 +108,31 @@ def _sheet(tiles: UInt8[ndarray, "z S S"]) -> UInt8[ndarray, "H W"]:
 
 def body_views(volume: Volume) -> tuple[BodyView, BodyView]:
     """Return the coronal and the sagittal view through the middle of the body."""
-    row, column = middle_of_body(volume.hu)
+    rows, columns = body_box(volume)
+    row, column = _middle_of_body(volume.hu)
     _, row_mm, column_mm = volume.spacing_mm_zyx
     return (
-        _body_view("coronal", volume.hu[:, row], column_mm, volume),
-        _body_view("sagittal", volume.hu[:, :, column], row_mm, volume),
+        _body_view("coronal", volume.hu[:, row, columns], column_mm, volume),
+        _body_view("sagittal", volume.hu[:, rows, column], row_mm, volume),
     )
 
 
-def middle_of_body(hu: Int16[ndarray, "z y x"]) -> tuple[int, int]:
-    """Return the row and the column in the middle of what is denser than air in most slices."""
+def body_box(volume: Volume) -> tuple[slice, slice]:
+    """Return the rows and columns that hold the body, with a margin; not the couch, nor the air."""
+    dense = (volume.hu > BODY_HU).mean(axis=0) > BODY_SHARE
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(dense.astype(np.uint8))
+    if len(boxes) < 2:  # only the background
+        return slice(None), slice(None)
+    left, top, width, height, _ = boxes[1 + np.argmax(boxes[1:, cv2.CC_STAT_AREA])].tolist()
+    row_px, column_px = (math.ceil(BODY_MARGIN_MM / mm) for mm in volume.spacing_mm_zyx[1:])
+    return (
+        slice(max(0, top - row_px), top + height + row_px),
+        slice(max(0, left - column_px), left + width + column_px),
+    )
+
+
+def _middle_of_body(hu: Int16[ndarray, "z y x"]) -> tuple[int, int]:
+    """Return the row and the column in the middle of what is dense in most slices."""
     body = (hu > BODY_HU).sum(axis=0)
     if not body.any():
         return hu.shape[1] // 2, hu.shape[2] // 2
