@@ -1,8 +1,8 @@
 """Scores as positions in mm: where in an average body every slice of a scan would lie.
 
 Every judgement of a scan is made on this curve, so that no threshold depends on the unit of the
-scores: in a faultless scan it is the line of slope 1 through the slice positions, up to the build of
-the patient and the wander of the regressor.
+scores: in a faultless scan it is the line of slope 1 through the slice positions, up to the build
+of the patient and the wander of the regressor.
 
 Shapes:
     z: slices of a volume, superior -> inferior.
