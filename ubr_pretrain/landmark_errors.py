@@ -14,7 +14,7 @@ import numpy as np
 from ubr_pretrain.labelled_curves import LabelledCurve
 
 HEADLINE = ("lung_apex", "liver_dome", "iliac_crest")
-"""The borders of the zones: landmarks that are named one by one."""
+"""Both ends of the body coordinate and the border of chest and abdomen."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def landmark_errors(
     for curve in (c for c in curves if c.name in tested):
         others = [c for c in curves if c.subject != curve.subject]
         slope = typical_slope(others or [curve]) if slope_per_mm is None else slope_per_mm
-        for landmark, z_mm in curve.landmarks_mm.items():
+        for landmark, index in curve.marks.items():
+            z_mm = float(curve.z_mm[index])
             if expected is None:
                 seen = scores_by_subject(others, landmark)
                 if not seen:
@@ -79,7 +80,7 @@ def landmark_errors(
                     curve.name,
                     landmark,
                     wanted,
-                    curve.score_at(z_mm),
+                    float(curve.smooth[index]),
                     found - z_mm,
                     not curve.z_mm[0] <= found <= curve.z_mm[-1],
                     num,
@@ -92,9 +93,9 @@ def scores_by_subject(curves: Sequence[LabelledCurve], landmark: str) -> dict[st
     """Return the score of a landmark in every subject that shows it, averaged over its volumes."""
     scores: dict[str, list[float]] = {}
     for curve in curves:
-        if landmark in curve.landmarks_mm:
-            place = curve.landmarks_mm[landmark]
-            scores.setdefault(curve.subject, []).append(curve.score_at(place))
+        if landmark in curve.marks:
+            score = float(curve.smooth[curve.marks[landmark]])
+            scores.setdefault(curve.subject, []).append(score)
     return {subject: float(np.mean(values)) for subject, values in scores.items()}
 
 
@@ -118,13 +119,14 @@ def typical_slope(curves: Sequence[LabelledCurve]) -> float:
 def aligned_places(curves: Sequence[LabelledCurve]) -> tuple[dict[str, float], dict[str, float]]:
     """Shift volumes so that their landmarks agree best; nothing is stretched.
 
-    Least squares of ``z_mm(volume, landmark) = offset(volume) + place(landmark)``.
+    Least squares of ``z_mm(volume, landmark) = offset(volume) + place(landmark)``; volumes that no
+    chain of common landmarks joins lie side by side as chance has it.
 
     Returns:
         (place of every landmark in mm, its mean zero; offset of every volume with a landmark).
     """
     marks = [
-        (curve.name, landmark, z) for curve in curves for landmark, z in curve.landmarks_mm.items()
+        (curve.name, landmark, z) for curve in curves for landmark, z in curve.marks_mm.items()
     ]
     names = sorted({name for name, _, _ in marks})
     landmarks = sorted({landmark for _, landmark, _ in marks})

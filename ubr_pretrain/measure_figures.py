@@ -46,8 +46,10 @@ def draw_aligned_curves(curves: Sequence[LabelledCurve], tested: Sequence[str], 
             linewidth=1.3,
             label=curve.name if chosen and len(tested) <= 20 else None,
         )
-        for z_mm in curve.landmarks_mm.values():
-            axis.plot(z_mm - offset, curve.score_at(z_mm), "o", color=colour, markersize=4)
+        marked = list(curve.marks.values())
+        axis.plot(
+            curve.z_mm[marked] - offset, curve.smooth[marked], "o", color=colour, markersize=4
+        )
     for name, place in places.items():
         axis.axvline(place, color=GREY, linewidth=0.6, linestyle=":")
         axis.annotate(
