@@ -112,7 +112,7 @@ def propose_body_part(
     ):
         raise ValueError("a body part needs at least one slice, and finite coordinates")
     ends, ends_sd = _ends(coordinates, coordinates_sd, z_mm)
-    chosen = int(_best_terms(*ends))
+    chosen = int(_best_terms(np.array(ends[0]), np.array(ends[1])))
     quantiles = norm.ppf((np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES)
     tops, bottoms = np.meshgrid(
         ends[0] + ends_sd[0] * quantiles, ends[1] + ends_sd[1] * quantiles, indexing="ij"
@@ -133,8 +133,8 @@ def _ends(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the upper and the lower end of a scan, and their standard deviations."""
     if len(coordinates) == 1:
-        only, sd = float(coordinates[0]), float(coordinates_sd[0])
-        return (only, only), (sd, sd)
+        only, only_sd = float(coordinates[0]), float(coordinates_sd[0])
+        return (only, only), (only_sd, only_sd)
     thickness_mm = np.gradient(z_mm)
     fits = [
         isotonic_regression(coordinates, weights=thickness_mm, increasing=increasing).x
@@ -147,7 +147,7 @@ def _ends(
     return (float(smooth[0]), float(smooth[-1])), (float(sd[0]), float(sd[-1]))
 
 
-def _best_terms(tops: float | ndarray, bottoms: float | ndarray) -> ndarray:
+def _best_terms(tops: ndarray, bottoms: ndarray) -> ndarray:
     """Return the index of the term that agrees best with scans from ``tops`` to ``bottoms``."""
     upper = np.maximum(tops, bottoms)[..., np.newaxis]
     lower = np.minimum(tops, bottoms)[..., np.newaxis]
