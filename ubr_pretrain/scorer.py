@@ -9,6 +9,7 @@ Shapes:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ from ubr_pretrain.network_input import resample_slices
 from ubr_pretrain.pretrained import CALIBRATION, NUM_VIEWS, SCORER, WEIGHTS_FOLDER
 from ubr_pretrain.regressor import TrainedRegressor, read_regressor
 from ubr_pretrain.runtime import start_ranks
+from ubr_pretrain.scans import hash_of
 from ubr_pretrain.scored_volume import ScoredImage, ScoredVolume
 from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.view_scores import VIEWS, score_views
 from ubr_pretrain.volumes import SCORING_TILT_DEG, read_volume
+
+FILE_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -240,10 +244,16 @@ def _to_volume(
         rules: dict[str, Any] = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
         if spacing_mm_zyx is not None:
             rules["spacing_mm_zyx"] = spacing_mm_zyx
-        return read_volume(source, **rules), Path(source).name
+        return read_volume(source, **rules), _name(Path(source))
     if spacing_mm_zyx is None:
         raise ValueError("an array knows no spacing: give spacing_mm_zyx (slices, rows, columns)")
     return array_to_volume(source, spacing_mm_zyx), "array"
+
+
+def _name(path: Path) -> str:
+    """Return the stem of a file; a folder or a DICOM file may be called after a patient."""
+    stem = FILE_SUFFIX.sub("", path.name)
+    return stem if stem != path.name else f"scan-{hash_of(str(path.absolute()))}"
 
 
 def _path(path: Path | str | None) -> Path | None:
