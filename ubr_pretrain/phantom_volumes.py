@@ -8,7 +8,6 @@ whatever the direction in which a file holds them.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import SimpleITK as sitk
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
+from ubr_pretrain.nifti_file import write_image
 from ubr_pretrain.phantom import (
     ABNORMALITIES,
     REGIONS,
@@ -138,20 +138,7 @@ def write_nifti(volume: Volume, path: Path, signs: tuple[int, int, int] = (1, 1,
     image.SetDirection(np.diag(signs).astype(float).ravel().tolist())
     extent = [(n - 1) * s for n, s in zip(volume.hu.shape[::-1], spacing, strict=True)]
     image.SetOrigin([-sign * length / 2 for sign, length in zip(signs, extent, strict=True)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{path.name}")
-    try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-        stored = sitk.GetArrayFromImage(sitk.ReadImage(str(temporary)))
-        if not np.array_equal(stored, sitk.GetArrayViewFromImage(image)):
-            raise OSError(f"{path}: what was written does not read back (disk full?)")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except RuntimeError as error:
-        raise OSError(f"{path}: {str(error).strip().splitlines()[-1]}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_image(image, path)
 
 
 def _tabulate(

@@ -17,7 +17,7 @@
     [...document.querySelectorAll("#readout [data-of]")].map((field) => [field.dataset.of, field]));
 
   // the margins of the plot; the views keep the upper one free for their captions
-  const HEAD = 34, FOOT = 42, GAP = 10, STRIP = 18, LANE = 15, LANDMARKS = 136, MIN_VIEW_PX = 220, MAX_STACKED_PX = 280;
+  const HEAD = 34, FOOT = 42, GAP = 10, STRIP = 18, LANE = 15, LANDMARKS = 146, MIN_VIEW_PX = 220, MAX_STACKED_PX = 280;
   let at = -1, shownWindow = 0, cursors = [], dot = null, plot = null;
 
   const draw = (parent, name, attributes, text) => {
@@ -106,7 +106,7 @@
       rotatedLabel(curve, 40 + STRIP / 2, (from + to) / 2, to - from, zoneName(run.zone), "zone-label", 6.6);
     }
     for (const anomaly of scan.anomalies) {
-      if (anomaly.last_slice - anomaly.first_slice > 0.9 * last) continue; // a lane says it better
+      if (anomaly.last_slice - anomaly.first_slice > 0.5 * last) continue; // its lane says it better
       const from = y(edge(anomaly.first_slice)), to = y(edge(anomaly.last_slice + 1));
       draw(curve, "rect", { x: x0, y: from, width: x1 - x0, height: Math.max(2, to - from), class: "shade" });
     }
@@ -264,7 +264,7 @@
       paintSlice();
     });
   }
-  document.getElementById("anomalies")?.addEventListener("click", (event) => {
+  document.getElementById("lists").addEventListener("click", (event) => {
     const button = event.target.closest("[data-slice]");
     if (!button) return;
     show(Number(button.dataset.slice));

@@ -21,12 +21,10 @@ from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy import ndarray
-from scipy.optimize import isotonic_regression
 
 from ubr_pretrain.body_coordinate import robust_slope
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
-from ubr_pretrain.landmarks import LANDMARK_COORDINATES
 from ubr_pretrain.scan_views import body_views, slice_sheets
 from ubr_pretrain.scored_volume import ScoredVolume, zone_runs
 
@@ -90,6 +88,7 @@ def scan_page(volume: Volume, scored: ScoredVolume) -> str:
         views=body_views(volume),
         sheets=sheets,
         anomalies=scan["anomalies"],
+        landmarks=scan["landmarks"],
         notes=scored.notes,
         has_coordinate=scored.coordinate is not None,
         has_zones=scored.zones is not None,
@@ -107,7 +106,7 @@ def csp_hash(text: str) -> str:
 
 
 def _own(name: str) -> Markup:
-    return Markup((files("ubr_pretrain") / name).read_text("utf-8"))  # noqa: S704 (ours, constant)
+    return Markup((files("ubr_pretrain") / name).read_text("utf-8"))
 
 
 def scan_record(scored: ScoredVolume) -> dict[str, Any]:
@@ -122,7 +121,15 @@ def scan_record(scored: ScoredVolume) -> dict[str, Any]:
         "coordinate_ticks": coordinate_ticks(scored),
         "zones": None if scored.zones is None else zone_runs(scored.zones),
         "line": _line(scored),
-        "landmarks": landmarks(scored),
+        "landmarks": [
+            {
+                "name": mark.name.replace("_", " "),
+                "slice": mark.slice_index,
+                "z_mm": round(mark.z_mm, 2),
+                "uncertainty_mm": round(mark.uncertainty_mm, 1),
+            }
+            for mark in sorted(scored.landmarks, key=lambda mark: mark.z_mm)
+        ],
         "anomalies": [
             {
                 "code": anomaly.code,
@@ -166,29 +173,6 @@ def coordinate_ticks(scored: ScoredVolume) -> list[dict[str, float]]:
     ]
 
 
-def landmarks(scored: ScoredVolume) -> list[dict[str, Any]]:
-    """Return where the scan should show the landmarks that its coordinates span.
-
-    The coordinates are made monotone first, in the direction in which they run.
-    """
-    if scored.coordinate is None or np.ptp(scored.coordinate) == 0:
-        return []
-    upward = scored.curve.direction == "inferior_to_superior"
-    coordinate, z_mm = isotonic_regression(scored.coordinate, increasing=upward).x, scored.z_mm
-    if not upward:
-        coordinate, z_mm = coordinate[::-1], z_mm[::-1]
-    found = [
-        {
-            "name": name.replace("_", " "),
-            "coordinate": place,
-            "z_mm": round(float(np.interp(place, coordinate, z_mm)), 2),
-        }
-        for name, place in LANDMARK_COORDINATES.items()
-        if coordinate[0] <= place <= coordinate[-1]
-    ]
-    return sorted(found, key=lambda mark: mark["z_mm"])
-
-
 def header_facts(scored: ScoredVolume) -> list[Fact]:
     """Return the figures on top of the page."""
     curve, codes = scored.curve, {anomaly.code for anomaly in scored.anomalies}
@@ -222,13 +206,16 @@ def header_facts(scored: ScoredVolume) -> list[Fact]:
     )
     r, rank_r = ("undefined" if x is None else f"{x:.4f}" for x in (curve.r, curve.rank_r))
     facts.append(
-        Fact("Correlation of score and z", f"r = {r}", (f"rank r = {rank_r}",), "NONLINEAR" in codes)
+        Fact(
+            "Correlation of score and z", f"r = {r}", (f"rank r = {rank_r}",), "NONLINEAR" in codes
+        )
     )
     dz, dy, dx = scored.spacing_mm_zyx
     expected = "no expectation"
     if scored.expected_step_mm is not None:
         change = 100 * (scored.expected_step_mm / dz - 1)
-        expected = f"the scores suggest {scored.expected_step_mm:.2f} mm ({change:+.0f} %)"
+        signed = f"{change:+.0f}".replace("-", "\N{MINUS SIGN}")
+        expected = f"the scores suggest {scored.expected_step_mm:.2f} mm ({signed} %)"
     facts.append(
         Fact(
             "Slice spacing (header)",
@@ -242,7 +229,7 @@ def header_facts(scored: ScoredVolume) -> list[Fact]:
         Fact(
             "Extent",
             f"{len(scored.scores)} slices, {extent_mm:.0f} mm",
-            (f"pixels {dy:.3g} × {dx:.3g} mm",),
+            (f"pixels {dy:.3g} x {dx:.3g} mm",),
             odd="TOO_SHORT" in codes,
         )
     )

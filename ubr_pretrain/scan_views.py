@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
 from numpy import ndarray
+from numpy.typing import NDArray
 
 from ubr_pretrain.ct import STEP_TOLERANCE, InputSpec, Volume, Window
 from ubr_pretrain.network_input import resample_slices
@@ -97,7 +98,7 @@ def slice_sheets(volume: Volume) -> SliceSheets:
     return SliceSheets(tile_px, SHEET_COLUMNS, per_sheet, images)
 
 
-def _sheet(tiles: UInt8[ndarray, "z S S"]) -> UInt8[ndarray, "H W"]:
+def _sheet(tiles: UInt8[ndarray, "z S S"]) -> NDArray[np.uint8]:
     """Return tiles row by row on one picture, the last row filled up with black."""
     side_px, rows = tiles.shape[1], -(-len(tiles) // SHEET_COLUMNS)
     full = np.zeros((rows * SHEET_COLUMNS, side_px, side_px), np.uint8)
@@ -163,7 +164,7 @@ def _body_view(
     return BodyView(name, width_mm, height_mm, _data_uri(picture, VIEW_QUALITY))
 
 
-def _grey(hu: ndarray, window: Window) -> UInt8[ndarray, "..."]:
+def _grey(hu: ndarray, window: Window) -> NDArray[np.uint8]:
     values = (hu.astype(np.float32) - window.lower_hu) / (window.upper_hu - window.lower_hu)
     return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
 
