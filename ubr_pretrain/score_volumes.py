@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, first_problem, refuse
 from ubr_pretrain.pretrained import NUM_VIEWS
 
 
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing := [str(path) for path in a.paths if not path.exists()]:
         refuse(parser.prog, f"{', '.join(missing[:5])}: no such file or folder")
 
+    from pydantic import ValidationError
+
     from ubr_pretrain.ct import Window
     from ubr_pretrain.images import SOFT_TISSUE
     from ubr_pretrain.scorer import read_scorer, scorer_identity
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             formats=a.format,
             overwrite=a.overwrite,
         )
+    except ValidationError as error:
+        refuse(parser.prog, first_problem(error))
     except ValueError as error:
         refuse(parser.prog, str(error))
 

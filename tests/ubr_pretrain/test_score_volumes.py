@@ -1,17 +1,25 @@
 """Scoring from the outside: tables, pictures, refusals, exit codes."""
 
 import json
+import subprocess
+import sys
+import time
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jsonschema import Draft202012Validator
+from PIL import Image
 
+from tests.ubr_pretrain.dicom_writer import write_series
+from tests.ubr_pretrain.stored_volumes import scan
 from tests.ubr_pretrain.tiny_cohort import write_nifti, write_tiny_cohort
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import InputSpec, Volume
-from ubr_pretrain.evaluate_ubr import evaluate
+from ubr_pretrain.evaluate_scores import evaluate
 from ubr_pretrain.regressor import Regressor, regressor_state
 from ubr_pretrain.score_volumes import main
 from ubr_pretrain.scoring import read_curve
@@ -44,8 +52,6 @@ def test_every_slice_has_a_row_and_every_volume_a_record_and_a_picture(tmp_path,
             record["r"], abs=1e-4
         )
         assert (out / f"{record['volume']}.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(SystemExit, match="2"):
-        main([str(data), "--checkpoint", str(checkpoint), "--out", str(out)])
 
 
 def test_a_bad_file_is_named_and_the_rest_is_scored(tmp_path, checkpoint, capsys):
@@ -62,6 +68,117 @@ def test_a_bad_file_is_named_and_the_rest_is_scored(tmp_path, checkpoint, capsys
     assert "E-TRUNC" in printed.err
     assert "p0.nii" in printed.err
     assert "1 volumes scored, 1 refused" in printed.out
+    volumes = pd.read_csv(out / "volumes.csv").set_index("volume")
+    assert volumes["code"].fillna("").to_dict() == {"p0": "E-TRUNC", "p1": ""}
+
+
+def test_the_same_command_goes_on_and_scores_nothing_twice(tmp_path, checkpoint, capsys):
+    data = write_tiny_cohort(tmp_path / "data", 2, max_slices=25)
+    out = tmp_path / "scores"
+    argv = [str(data), "--checkpoint", str(checkpoint), "--out", str(out), "--pictures", "false"]
+    assert main(argv) == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    printed = capsys.readouterr().out
+    assert main(argv) == 0
+    assert capsys.readouterr().out == printed
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    for other in (["--views", "1"], ["--with-paths"], ["--pixel-mm", "0.7"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*argv, *other])
+        assert "other weights or settings" in capsys.readouterr().err
+    assert main([*argv, "--views", "1", "--overwrite"]) == 0
+    assert pd.read_csv(out / "scores.csv")["score_sd"].isna().all()
+
+
+def test_T01_a_killed_run_ends_as_if_it_had_not_been(tmp_path, checkpoint):
+    """SIGKILL after the first volume; the same command writes the same bytes."""
+    data = write_tiny_cohort(tmp_path / "data", 3, max_slices=25)
+    script = "from ubr_pretrain.score_volumes import main; raise SystemExit(main())"
+    flags = ["--checkpoint", str(checkpoint), "--pictures", "false", "--device", "cpu"]
+    command = [sys.executable, "-c", script, str(data), *flags, "--out"]
+    journal = tmp_path / "killed" / "scores.jsonl"
+    run = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "killed" / "scores.csv").exists()
+    for out in ("killed", "whole"):
+        assert main([str(data), *flags, "--out", str(tmp_path / out)]) == 0
+    for name in ("scores.jsonl", "scores.json", "scores.csv", "volumes.csv"):
+        killed, whole = (tmp_path / out / name for out in ("killed", "whole"))
+        assert killed.read_bytes() == whole.read_bytes(), name
+
+
+def test_the_scorer_of_the_package_needs_but_a_path(tmp_path, monkeypatch, capsys):
+    """Volumes, a DICOM tree, an 8-bit and a coloured picture, with no flag but the views."""
+    write_tiny_cohort(tmp_path / "data", 1, max_slices=25)
+    write_series(
+        tmp_path / "data" / "Doe Jane", scan((9, 40, 40)), (5.0, 8.0, 8.0), PatientName="Doe^Jane"
+    )
+    shades = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    Image.fromarray(shades).save(tmp_path / "data" / "key.png")
+    colours = np.stack([shades, 2 * shades, 255 - shades], axis=2)
+    Image.fromarray(colours).save(tmp_path / "data" / "logo.png")
+    monkeypatch.chdir(tmp_path)
+    formats = ["--format", "csv", "json", "parquet"]
+    assert main(["data", "--views", "2", "--pages", *formats]) == 0
+    printed = capsys.readouterr().out
+    assert "2 volumes and 1 slices scored, 0 refused" in printed
+    assert "1 coloured pictures" in printed
+    out = tmp_path / "scores"
+    assert (out / "p0.html").read_text().startswith("<!DOCTYPE html>")
+    schema = json.loads(files("ubr_pretrain").joinpath("schemas/scores.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    whole = json.loads((out / "scores.json").read_text())
+    Draft202012Validator(schema).validate(whole)
+    (key,) = whole["images"]
+    assert key["image"] == "key"
+    assert key["zone"] is not None
+    assert any("pixel size unknown" in note for note in key["notes"])
+    assert all(record["body_part"] is not None for record in whole["volumes"])
+    assert pd.read_parquet(out / "scores.parquet")["coordinate"].notna().all()
+    for file in out.iterdir():  # S01
+        for secret in (b"Doe", b"4711", b"Jane"):
+            assert secret not in file.read_bytes(), file.name
+    del whole["volumes"][0]["r"]
+    assert not Draft202012Validator(schema).is_valid(whole)
+
+
+def test_a_coloured_picture_that_was_named_is_refused(tmp_path, checkpoint, capsys):
+    colours = np.zeros((40, 40, 3), np.uint8)
+    colours[..., 0] = 200
+    Image.fromarray(colours).save(tmp_path / "logo.png")
+    argv = [str(tmp_path / "logo.png"), "--checkpoint", str(checkpoint)]
+    assert main([*argv, "--out", str(tmp_path / "scores")]) == 1
+    assert "E-RGB" in capsys.readouterr().err
+    whole = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert whole["images"][0]["code"] == "E-RGB"
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["no/such/scan.nii"], "no such file or folder"),
+        (["."], "no CT volume or slice found"),
+        (["empty.txt", "--views", "0"], "num_views 0"),
+        (["empty.txt", "--checkpoint", "no.safetensors"], "no.safetensors: no such file"),
+        (["empty.txt", "--calibration", "no.json"], "no.json"),
+        (["empty.txt", "--window-hu", "5", "5"], "lower_hu must be < upper_hu"),
+        (["empty.txt", "--format", "xlsx"], "xlsx"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys, argv, word):
+    monkeypatch.chdir(tmp_path)
+    if argv != ["."]:
+        (tmp_path / "empty.txt").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main(argv)
+    complaint = capsys.readouterr().err
+    assert word in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "scores").exists()
 
 
 def test_S01_paths_are_written_only_when_asked_for(tmp_path, checkpoint):

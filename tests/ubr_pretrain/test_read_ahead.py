@@ -1,0 +1,39 @@
+"""Reading ahead: the same volumes in the same order, and a bad file costs only itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.ubr_pretrain.stored_volumes import nii
+from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.read_ahead import WORTH_A_CHILD, read_ahead
+from ubr_pretrain.volumes import find_volumes
+
+
+@pytest.mark.parametrize("count", [0, WORTH_A_CHILD - 1, WORTH_A_CHILD + 1])
+def test_volumes_come_in_order_and_a_cut_one_as_its_refusal(tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        nii(tmp_path, f"{number}.nii")
+    if count:
+        (tmp_path / "1.nii").write_bytes((tmp_path / "1.nii").read_bytes()[:400])
+    entries = find_volumes([tmp_path])
+    outcomes = list(read_ahead(entries, allow_gaps=True))
+    assert [entry.name for entry, _ in outcomes] == [str(number) for number in range(count)]
+    for number, (entry, outcome) in enumerate(outcomes):
+        if number == 1:
+            assert isinstance(outcome, VolumeRefused)
+            assert outcome.code == "E-TRUNC"
+        else:
+            assert isinstance(outcome, Volume)
+            np.testing.assert_array_equal(outcome.hu, entry.read().hu)
+
+
+def test_a_reader_that_is_left_early_ends_its_child(tmp_path: Path) -> None:
+    for number in range(WORTH_A_CHILD):
+        nii(tmp_path, f"{number}.nii")
+    coming = read_ahead(find_volumes([tmp_path]))
+    first, _ = next(coming)
+    assert first.name == "0"
+    coming.close()
+    assert next(coming, None) is None
