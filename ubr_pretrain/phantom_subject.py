@@ -225,6 +225,10 @@ def _knots(rng: np.random.Generator, scale: float) -> tuple[Floats, Floats]:
     return skeleton_mm, viscera_mm
 
 
+BUILD_SPREADS = (0.09, 0.08)
+"""Spread of the logarithm of width, and of width over depth: slender to broad, flat to round."""
+
+
 def _waves(rng: np.random.Generator) -> Floats:
     """Draw three slow waves: crooked posture, and no two organs of one outline."""
     direction = rng.standard_normal((3, 3))
@@ -250,9 +254,10 @@ def sample_subject(rng: np.random.Generator, arms_raised: bool | None = None) ->
     )
     if arms_raised is None:
         arms_raised = bool(rng.random() < 0.65)
-    build = np.exp(rng.normal(0, 0.05))
+    build, flatness = np.exp(rng.normal(0, BUILD_SPREADS))
     width = build * scale * np.exp(rng.normal(0, 0.025, len(WIDTH_KNOTS_MM)))
-    depth = np.sqrt(build) * scale * np.exp(rng.normal(0, 0.035, len(WIDTH_KNOTS_MM)))
+    depth = np.sqrt(build) * scale / flatness
+    depth = depth * np.exp(rng.normal(0, 0.035, len(WIDTH_KNOTS_MM)))
     width[:2] = rng.normal(1, 0.03)
     depth[:2] = rng.normal(1, 0.03)
     width[3:5] *= 0.95 if female else 1.0
