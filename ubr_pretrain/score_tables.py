@@ -152,7 +152,7 @@ def _write_json(archive: ScoreArchive, path: Path) -> None:
         file.write(head)
         for kind in ("volumes", "images"):
             file.write(f',\n "{kind}": [')
-            for number, record in enumerate(archive.records(kind)):  # type: ignore[arg-type]
+            for number, record in enumerate(archive.records(kind)):
                 file.write(("," if number else "") + "\n  " + to_json(record))
             file.write("\n ]")
         file.write("\n}\n")
