@@ -41,12 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--landmarks",
+        nargs="+",
         type=Path,
         required=True,
-        help="table of volume, landmark, index_sup_to_inf (counted from the most superior slice)",
+        help="tables of volume, landmark, index_sup_to_inf (counted from the most superior slice)",
     )
     parser.add_argument(
-        "--classes", type=Path, required=True, help="table of volume, index_sup_to_inf, class"
+        "--classes",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="tables of volume, index_sup_to_inf, class",
     )
     parser.add_argument(
         "--only", nargs="*", type=str, default=[], help="volumes that are tested; none: all"
@@ -80,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(
     checkpoint: Path,
     volumes: Sequence[Path],
-    landmarks: Path,
-    classes: Path,
+    landmarks: Sequence[Path],
+    classes: Sequence[Path],
     *,
     only: Sequence[str] = (),
     calibration: Path | None = None,
@@ -94,9 +99,9 @@ def measure(
 
     Args:
         checkpoint: of the regressor.
-        volumes: files and folders; volumes of neither table are left out.
-        landmarks: table of landmarks.
-        classes: table of slice classes.
+        volumes: files and folders; volumes that no table names are left out.
+        landmarks: tables of landmarks.
+        classes: tables of slice classes.
         only: names of the tested volumes; none: all.
         calibration: of the same regressor.
         out: folder of the results.
@@ -142,12 +147,12 @@ def measure(
 def score_labelled(
     checkpoint: Path,
     volumes: Sequence[Path],
-    landmarks: Path,
-    classes: Path,
+    landmarks: Sequence[Path],
+    classes: Sequence[Path],
     num_views: int,
     device: str,
 ) -> list[LabelledCurve]:
-    """Score every volume that one of the two tables speaks of.
+    """Score every volume that one of the tables speaks of.
 
     Raises:
         ValueError: no such volume, a slice that it does not have, or one that cannot be read.
@@ -165,15 +170,19 @@ def score_labelled(
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
 
     marks: dict[str, dict[str, int]] = {}
-    for mark in read_landmarks(landmarks):
+    for mark in (mark for table in landmarks for mark in read_landmarks(table)):
         marks.setdefault(mark.volume, {})[mark.landmark] = mark.index
     named = {
         str(volume): rows.set_index("index_sup_to_inf")["zone"]
-        for volume, rows in read_slice_classes([classes]).groupby("volume")
+        for volume, rows in read_slice_classes(classes).groupby("volume")
     }
     entries = [e for e in find_volumes(volumes) if e.name in marks or e.name in named]
     if not entries:
-        raise ValueError(f"{landmarks} and {classes}: name no volume of --volumes")
+        tables = " ".join(map(str, (*landmarks, *classes)))
+        raise ValueError(f"{tables}: name no volume of --volumes")
+    names = [entry.name for entry in entries]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"--volumes hold two volumes of the name {twice[0]}")
     trained = read_regressor(checkpoint)
     spec = trained.input_spec
     curves = []

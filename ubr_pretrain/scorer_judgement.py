@@ -19,7 +19,6 @@ from ubr_pretrain.landmark_errors import HEADLINE, LandmarkError, landmark_error
 from ubr_pretrain.landmarks import LandmarkMark
 from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.uncertainty import (
-    Miss,
     coverage,
     cross_coverage,
     fit_uncertainty_scale,
@@ -171,35 +170,35 @@ def judge_uncertainty(
 ) -> dict[str, Any] | None:
     """Return how many landmarks lie within the 95 % intervals of their slices; None for one view.
 
-    Without a calibration, every subject is read by the calibration of the others, and its scale of
-    uncertainty is the one that the others set.
+    Without a calibration, a tested subject is read by the calibration of the others, and the scale
+    of its uncertainty is the one that they set among themselves; ``scale`` is that of all subjects.
     """
-    scored = {c.name: read_curve(c.scores, c.z_mm) for c in curves}
     sds = {c.name: c.scores_sd for c in curves if c.scores_sd is not None}
-    subjects = {c.name: c.subject for c in curves}
-    marks = [LandmarkMark(c.name, name, index) for c in curves for name, index in c.marks.items()]
     if len(sds) < len(curves):
         return None
-    misses: list[Miss]
-    if calibration is not None:
-        marks = [mark for mark in marks if mark.volume in tested]
-        misses = misses_of(calibration, scored, sds, marks, subjects)
-        scale = calibration.uncertainty_scale
-        covered = coverage(misses, scale) if misses else None
-    else:
-        try:
+    scored = {c.name: read_curve(c.scores, c.z_mm) for c in curves}
+    subjects = {c.name: c.subject for c in curves}
+    marks = [LandmarkMark(c.name, name, index) for c in curves for name, index in c.marks.items()]
+    judged = {subjects[name] for name in tested}
+    try:
+        if calibration is None:
             misses = held_out_misses(scored, sds, marks, subjects)
-            scale, covered = fit_uncertainty_scale(misses), cross_coverage(misses)
-        except ValueError as error:
-            return {"reason": str(error)}
-    sizes = [float(np.hypot(miss.spread, scale * miss.own)) for miss in misses]
+            scale, covered = fit_uncertainty_scale(misses), cross_coverage(misses, judged)
+            misses = [miss for miss in misses if miss.subject in judged]
+        else:
+            marks = [mark for mark in marks if mark.volume in tested]
+            misses = misses_of(calibration, scored, sds, marks, subjects)
+            scale = calibration.uncertainty_scale
+            covered = coverage(misses, scale)
+    except ValueError as error:
+        return {"reason": str(error)}
     return {
         "num_landmarks": len(misses),
         "num_subjects": len({miss.subject for miss in misses}),
         "scale": scale,
         "coverage_95": covered,
-        "sd_median": float(np.median(sizes)) if sizes else None,
-        "off_median": float(np.median([abs(m.off) for m in misses])) if misses else None,
+        "sd_median": float(np.median([miss.sd(scale) for miss in misses])),
+        "off_median": float(np.median([abs(miss.off) for miss in misses])),
     }
 
 

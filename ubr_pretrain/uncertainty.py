@@ -12,7 +12,7 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,9 +49,13 @@ class Miss:
     spread: float
     own: float
 
+    def sd(self, scale: float) -> float:
+        """Standard deviation of the slice's coordinate."""
+        return float(np.hypot(self.spread, scale * self.own))
+
     def is_covered(self, scale: float) -> bool:
         """Whether the 95 % interval holds the landmark's place."""
-        return abs(self.off) <= Z_SCORE * float(np.hypot(self.spread, scale * self.own))
+        return abs(self.off) <= Z_SCORE * self.sd(scale)
 
     @property
     def needed_scale(self) -> float:
@@ -150,20 +154,32 @@ def fit_uncertainty_scale(misses: Sequence[Miss]) -> float:
 
 
 def coverage(misses: Sequence[Miss], scale: float) -> float:
-    """Return the share of misses within their 95 % intervals, every subject counting once."""
+    """Return the share of misses within their 95 % intervals, every subject counting once.
+
+    Raises:
+        ValueError: there is no miss.
+    """
+    if not misses:
+        raise ValueError("the tested subjects show no landmark")
     return float(_weights(misses) @ np.array([miss.is_covered(scale) for miss in misses]))
 
 
-def cross_coverage(misses: Sequence[Miss]) -> float:
-    """Return the coverage of every subject by the scale that the other subjects set.
+def cross_coverage(misses: Sequence[Miss], tested: Collection[str]) -> float:
+    """Return the coverage of the tested subjects, each by the scale that all others set.
+
+    Args:
+        misses: of all subjects.
+        tested: some of the subjects.
 
     Raises:
-        ValueError: as ``fit_uncertainty_scale``.
+        ValueError: as ``fit_uncertainty_scale``, or none of the misses is of a tested subject.
     """
     shares = []
-    for subject in dict.fromkeys(miss.subject for miss in misses):
+    for subject in dict.fromkeys(miss.subject for miss in misses if miss.subject in tested):
         scale = fit_uncertainty_scale([miss for miss in misses if miss.subject != subject])
         shares.append(coverage([miss for miss in misses if miss.subject == subject], scale))
+    if not shares:
+        raise ValueError("the tested subjects show no landmark")
     return float(np.mean(shares))
 
 

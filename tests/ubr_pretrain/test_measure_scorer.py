@@ -42,7 +42,8 @@ def test_a_scorer_that_is_right_everywhere_measures_so(tmp_path, checkpoint, bod
     assert summary["landmark_error_mm_median"] <= 5.0  # a slice
     assert summary["zone_calibrations"] == 14  # of 15 pairs, one leaves nobody to test
     assert max(record["max_fall_back"] for record in result["volumes"]) < 0.01
-    assert result["uncertainty"]["num_subjects"] == 6
+    assert result["uncertainty"]["num_subjects"] == 2
+    assert result["uncertainty"]["num_landmarks"] == len(result["landmarks"])
     assert (out / "curves.png").read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
     assert "direction right on 2 of 2" in printed
@@ -56,11 +57,11 @@ def test_a_calibration_takes_the_place_of_the_others(tmp_path, checkpoint, bodie
     from ubr_pretrain.measure_scorer import measure, score_labelled
     from ubr_pretrain.scoring import read_curve
 
-    tables = bodies / "landmarks.csv", bodies / "slice_classes.csv"
+    tables = [bodies / "landmarks.csv"], [bodies / "slice_classes.csv"]
     curves = score_labelled(checkpoint, [bodies], *tables, 1, "cpu")
     scored = {curve.name: read_curve(curve.scores, curve.z_mm) for curve in curves}
     file = tmp_path / "calibration.json"
-    write_calibration(fit_calibration(scored, read_landmarks(tables[0]), "six ramps"), file)
+    write_calibration(fit_calibration(scored, read_landmarks(tables[0][0]), "six ramps"), file)
     found = measure(checkpoint, [bodies], *tables, calibration=file, num_views=1)
     assert found["calibrated_on"] == "six ramps"
     assert found["summary"]["zone_calibrations"] == 1

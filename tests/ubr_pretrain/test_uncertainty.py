@@ -59,7 +59,8 @@ def test_misses_drawn_from_the_stated_deviation_are_covered_at_95_percent():
             off = rng.normal(0, np.hypot(spread, 2.0 * own))
             drawn.append(Miss(str(subject), "carina", off, spread, own))
     assert fit_uncertainty_scale(drawn) == pytest.approx(2.0, rel=0.25)
-    assert cross_coverage(drawn) == pytest.approx(0.95, abs=0.02)
+    everyone = {miss.subject for miss in drawn}
+    assert cross_coverage(drawn, everyone) == pytest.approx(0.95, abs=0.02)
     assert coverage(drawn, 0.0) < 0.85
 
 
@@ -70,6 +71,16 @@ def test_too_few_subjects_or_scores_without_views_are_refused():
     certain = [Miss(s, "carina", 10.0, 1.0, 0.0) for s in "abcdefgh"]
     with pytest.raises(ValueError, match="several views"):
         fit_uncertainty_scale(certain)
+
+
+def test_a_tested_subject_does_not_set_its_own_scale():
+    """Ten subjects that need no scale, one that needs a large one: it is not covered by theirs."""
+    drawn = [Miss(s, "carina", 1.0, 1.0, 1.0) for s in "abcdefghij"]
+    odd = Miss("odd", "carina", 30.0, 1.0, 1.0)
+    assert cross_coverage([*drawn, odd], {"odd"}) == 0.0
+    assert cross_coverage([*drawn, odd], {"a", "b"}) == 1.0
+    with pytest.raises(ValueError, match="show no landmark"):
+        cross_coverage(drawn, {"nobody"})
 
 
 def cohort(num, seed=0, offsets=None):
