@@ -119,7 +119,8 @@ def line_mm(z_mm: ndarray, scores: ndarray, scale: Losses) -> ndarray:
             f"{len(z_mm)} slices over {extent_mm:.0f} mm; {MIN_SLICES} and {MIN_MM:.0f} mm needed"
         )
     said_mm = scores / scale.score_per_mm + scale.zero_mm
-    slope, offset_mm, _, _ = theilslopes(said_mm, z_mm)
+    slope = float(theilslopes(said_mm, z_mm).slope)
+    offset_mm = np.median(said_mm - slope * z_mm)  # its own offset takes the two medians apart
     if abs(slope - 1) > scale.slope_tolerance:
         raise ValueError(f"its line runs {slope:.2f} mm per mm, not 1 +- {scale.slope_tolerance}")
     r = float(np.corrcoef(z_mm, scores)[0, 1])

@@ -23,7 +23,7 @@ def test_a_stretch_of_wrong_scores_is_put_back_on_the_line(slope, start_mm, firs
     true_mm = start_mm + slope * Z_MM
     scores = scores_of(true_mm)
     scores[first : first + 4] += 1.0  # 40 mm
-    np.testing.assert_allclose(line_mm(Z_MM, scores, SCALE), true_mm, atol=10)
+    np.testing.assert_allclose(line_mm(Z_MM, scores, SCALE), true_mm, atol=6)
 
 
 @pytest.mark.parametrize(
