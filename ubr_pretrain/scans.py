@@ -60,7 +60,7 @@ class Scans:
 def find_scans(paths: Iterable[Path]) -> Scans:
     """Find every volume and every single slice in files, folders and DICOM trees."""
     paths = list(paths)
-    named = [path for path in paths if _is_picture(path)]
+    named = dict.fromkeys(path for path in paths if _is_picture(path))
     volumes = find_volumes(path for path in paths if path not in named)
     images = [ImageEntry(path, _image_name(path), named=True) for path in named]
     kept = []
@@ -88,19 +88,14 @@ def find_scans(paths: Iterable[Path]) -> Scans:
 
 def content_of(entry: VolumeEntry | ImageEntry) -> str:
     """Return a hash that changes with the files of an entry: their names, sizes and times."""
-    files: Iterable[Path] = [entry.path]
-    if isinstance(entry, VolumeEntry) and entry.files:
-        files = entry.files
-    elif entry.path.is_dir():
-        files = entry.path.iterdir()
-    parts = []
-    for file in files:
-        try:
-            node = file.stat()
-            parts.append(f"{file.name} {node.st_size} {node.st_mtime_ns}")
-        except (OSError, ValueError):
-            parts.append(f"{file.name} missing")
-    return hash_of("\n".join(sorted(parts)))
+    files = entry.files if isinstance(entry, VolumeEntry) else ()
+    try:
+        if not files:
+            files = tuple(entry.path.iterdir()) if entry.path.is_dir() else (entry.path,)
+        nodes = [(file.name, file.stat()) for file in files]
+    except (OSError, ValueError) as error:  # its reader will say so
+        return hash_of(f"{entry.path.name} {error}")
+    return hash_of("\n".join(sorted(f"{name} {n.st_size} {n.st_mtime_ns}" for name, n in nodes)))
 
 
 def place_of(entry: VolumeEntry | ImageEntry) -> str:
@@ -132,13 +127,13 @@ def _is_loose_folder(entry: VolumeEntry) -> bool:
     """Whether a folder of numbered PNGs is no stack: not 16-bit grey, or without any table."""
     if entry.headers or entry.refusal is not None or not entry.path.is_dir():
         return False
-    first = min(file for file in entry.path.iterdir() if slice_number(file) is not None)
     try:
+        first = min(file for file in entry.path.iterdir() if slice_number(file) is not None)
         with StoredFile(first) as file:
             tables = entry.path.resolve().parent.parent.glob("DL_info*.csv")
             return picture_kind(file) != "16-bit" or next(tables, None) is None
-    except VolumeRefused:
-        return False  # the reader of the folder names the damaged slice
+    except (OSError, VolumeRefused):
+        return False  # the reader of the folder will say so
 
 
 def _image_name(path: Path) -> str:

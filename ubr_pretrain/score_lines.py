@@ -52,6 +52,15 @@ def volume_line(record: Mapping[str, Any]) -> str:
     )
 
 
+def volume_details(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the line had no room for: every anomaly in words, and the notes of the reader."""
+    for odd in record.get("anomalies", ()):
+        where = f"slices {odd['first_slice']}-{odd['last_slice']}"
+        yield f"  {odd['code']} in {where}: {odd['message']}"
+    for note in record.get("notes", ()):
+        yield f"  note: {note}"
+
+
 def image_line(record: Mapping[str, Any]) -> str:
     """Return one line: where a slice lies, or why it was refused."""
     name = f"{record['image']:<32}"

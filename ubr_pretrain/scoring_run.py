@@ -12,7 +12,7 @@ from ubr_pretrain.ct import Volume, VolumeRefused, Window
 from ubr_pretrain.figures import draw_scores
 from ubr_pretrain.images import SOFT_TISSUE, read_image
 from ubr_pretrain.read_ahead import read_ahead
-from ubr_pretrain.runtime import stop_on_signals
+from ubr_pretrain.runtime import StopRequest, stop_on_signals
 from ubr_pretrain.scans import ImageEntry, content_of, find_scans, place_of
 from ubr_pretrain.score_archive import ScoreArchive, open_archive
 from ubr_pretrain.score_lines import (
@@ -20,11 +20,15 @@ from ubr_pretrain.score_lines import (
     VOLUME_HEADING,
     image_line,
     in_progress,
+    volume_details,
     volume_line,
 )
 from ubr_pretrain.score_tables import Format, write_tables
 from ubr_pretrain.scorer import Scorer
 from ubr_pretrain.volumes import SCORING_TILT_DEG, VolumeEntry
+
+FEW = 5
+"""So many volumes are printed with every anomaly in words."""
 
 
 @dataclass(frozen=True)
@@ -146,58 +150,68 @@ def score_scans(
         "pixel_mm": run.pixel_mm,
         "with_paths": run.with_paths,
     }
-    volumes: list[bool] = []  # whether each was refused
-    images: list[bool] = []
-    coloured = 0
     with open_archive(out, header, overwrite=overwrite) as archive, stop_on_signals() as stop:
-        if scans.volumes:
-            print(VOLUME_HEADING)
-        pending = []
-        for entry in scans.volumes:
-            record = run.recorded(entry, archive)
-            if record is None:
-                pending.append(entry)
-            else:
-                volumes.append(False)
-                print(volume_line(record))
-        rules = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
-        for entry, volume in in_progress(read_ahead(pending, **rules), len(pending), "volumes"):
-            record = run.record_volume(entry, volume, archive)
-            volumes.append("code" in record)
-            print(volume_line(record), flush=True)
-            if stop.signal is not None:
-                break
-        if scans.images and stop.signal is None:
-            print(IMAGE_HEADING)
-        for image in in_progress(scans.images, len(scans.images), "slices"):
-            if stop.signal is not None:
-                break
-            record = run.record_image(image, archive)
-            if record is None:
-                coloured += 1
-                continue
-            images.append("code" in record)
-            print(image_line(record), flush=True)
+        volumes = _score_volumes(run, scans.volumes, archive, stop)
+        images, num_coloured = _score_images(run, scans.images, archive, stop)
         write_tables(archive, formats)
-    print(_summary(volumes, images, scans.volumes.skipped, coloured, out))
+    over = [f"{count} {why}" for why, count in scans.volumes.skipped.items()]
+    over += [f"{num_coloured} coloured pictures"] if num_coloured else []
+    print(_summary(volumes, images, over), f"see {out}", sep="; ")
     if stop.signal is not None:
         print("stopped early: the same command goes on from here", file=sys.stderr)
         return stop.exit_code
     return 1 if any(volumes) or any(images) else 0
 
 
-def _summary(
-    volumes: Sequence[bool],
-    images: Sequence[bool],
-    skipped: Mapping[str, int],
-    coloured: int,
-    out: Path,
-) -> str:
-    """Return the last line: what was scored, refused and passed over."""
+def _score_volumes(
+    run: ScoringRun, entries: Sequence[VolumeEntry], archive: ScoreArchive, stop: StopRequest
+) -> list[bool]:
+    """Record volumes; return for each whether it was refused."""
+    refused: list[bool] = []
+
+    def say(record: Mapping[str, Any]) -> None:
+        refused.append("code" in record)
+        details = volume_details(record) if len(entries) <= FEW else ()
+        print(volume_line(record), *details, sep="\n", flush=True)
+
+    if entries:
+        print(VOLUME_HEADING)
+    pending = []
+    for entry in entries:
+        if record := run.recorded(entry, archive):
+            say(record)
+        else:
+            pending.append(entry)
+    coming = read_ahead(pending, allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+    for entry, volume in in_progress(coming, len(pending), "volumes"):
+        say(run.record_volume(entry, volume, archive))
+        if stop.signal is not None:
+            break
+    return refused
+
+
+def _score_images(
+    run: ScoringRun, entries: Sequence[ImageEntry], archive: ScoreArchive, stop: StopRequest
+) -> tuple[list[bool], int]:
+    """Record slices; return for each whether it was refused, and how many are no slices."""
+    refused: list[bool] = []
+    num_coloured = 0
+    if entries and stop.signal is None:
+        print(IMAGE_HEADING)
+    for entry in in_progress(entries, len(entries), "slices"):
+        if stop.signal is not None:
+            break
+        if record := run.record_image(entry, archive):
+            refused.append("code" in record)
+            print(image_line(record), flush=True)
+        else:
+            num_coloured += 1
+    return refused, num_coloured
+
+
+def _summary(volumes: Sequence[bool], images: Sequence[bool], over: Sequence[str]) -> str:
+    """Say what was scored, refused and passed over."""
     scored = [f"{len(volumes) - sum(volumes)} volumes"] if volumes or not images else []
     scored += [f"{len(images) - sum(images)} slices"] if images else []
-    over = [f"{count} {why}" for why, count in skipped.items()]
-    over += [f"{coloured} coloured pictures"] if coloured else []
     passed = f" ({', '.join(over)} passed over)" if over else ""
-    num_refused = sum(volumes) + sum(images)
-    return f"{' and '.join(scored)} scored, {num_refused} refused{passed}; see {out}"
+    return f"{' and '.join(scored)} scored, {sum(volumes) + sum(images)} refused{passed}"
