@@ -46,12 +46,21 @@ def read_pretrained(folder: Path = WEIGHTS_FOLDER) -> Pretrained:
 
     Raises:
         CheckpointRefused: the weights are damaged.
-        ValueError: the calibration is damaged.
+        ValueError: the calibration is damaged, or not the one that was written with the weights.
     """
     from ubr_pretrain.calibration import read_calibration
+    from ubr_pretrain.checkpoint import file_sha256, read_checkpoint
     from ubr_pretrain.regressor import read_regressor
 
-    return Pretrained(read_regressor(folder / SCORER), read_calibration(folder / CALIBRATION))
+    trained = read_regressor(folder / SCORER)
+    calibration = read_calibration(folder / CALIBRATION)
+    stated = read_checkpoint(folder / SCORER, "ubr").get("calibration_sha256")
+    if stated != file_sha256(folder / CALIBRATION):
+        raise ValueError(
+            f"{folder / CALIBRATION}: is not the calibration that {SCORER} was written with; "
+            "write both with python -m ubr_pretrain.pretrained"
+        )
+    return Pretrained(trained, calibration)
 
 
 def write_pretrained(
@@ -63,14 +72,15 @@ def write_pretrained(
         ValueError: the file would exceed ``MAX_BYTES``, or a weight does not fit fp16.
     """
     from ubr_pretrain.calibration import write_calibration
-    from ubr_pretrain.checkpoint import write_checkpoint
+    from ubr_pretrain.checkpoint import file_sha256, write_checkpoint
 
     state = half_precision_state(trained)
     num_bytes = sum(2 * tensor.numel() for tensor in state["regressor"].values())
     if num_bytes > MAX_BYTES:
         raise ValueError(f"{num_bytes} bytes of weights, limit {MAX_BYTES}: use a narrower trunk")
-    write_checkpoint(folder / SCORER, state, "ubr")
     write_calibration(calibration, folder / CALIBRATION)
+    bond = {"calibration_sha256": file_sha256(folder / CALIBRATION)}
+    write_checkpoint(folder / SCORER, state | bond, "ubr")
     return folder / SCORER
 
 

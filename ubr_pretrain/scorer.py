@@ -27,7 +27,13 @@ from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.ct import Volume, Window
 from ubr_pretrain.images import SOFT_TISSUE, CtImage, array_to_image, read_image
 from ubr_pretrain.network_input import resample_slices
-from ubr_pretrain.pretrained import CALIBRATION, NUM_VIEWS, SCORER, WEIGHTS_FOLDER
+from ubr_pretrain.pretrained import (
+    CALIBRATION,
+    NUM_VIEWS,
+    SCORER,
+    WEIGHTS_FOLDER,
+    read_pretrained,
+)
 from ubr_pretrain.regressor import TrainedRegressor, read_regressor
 from ubr_pretrain.runtime import start_ranks
 from ubr_pretrain.scans import hash_of
@@ -137,10 +143,12 @@ def read_scorer(
     """
     if not 1 <= num_views <= len(VIEWS):
         raise ValueError(f"num_views {num_views} must be 1 to {len(VIEWS)}")
-    if checkpoint is None:
-        calibration = calibration or WEIGHTS_FOLDER / CALIBRATION
-    trained = read_regressor(checkpoint or WEIGHTS_FOLDER / SCORER)
-    meaning = read_calibration(calibration) if calibration is not None else None
+    if checkpoint is None and calibration is None:
+        pretrained = read_pretrained()
+        trained, meaning = pretrained.trained, pretrained.calibration
+    else:
+        trained = read_regressor(checkpoint or WEIGHTS_FOLDER / SCORER)
+        meaning = read_calibration(calibration) if calibration is not None else None
     with start_ranks(device) as ranks:
         # half the time on a CPU, and the same scores to the sixth digit
         trained.regressor.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -100,6 +100,10 @@ def test_one_command_replaces_the_scorer(tmp_path: Path, capsys) -> None:
     assert "7 iterations on 3 volumes" in capsys.readouterr().out
     again = read_pretrained(folder)
     assert again.calibration == read_calibration(WEIGHTS_FOLDER / CALIBRATION)
+    with (folder / CALIBRATION).open("a") as file:  # another calibration of other weights
+        file.write(" ")
+    with pytest.raises(ValueError, match="not the calibration that"):
+        read_pretrained(folder)
     damaged = bytearray((folder / SCORER).read_bytes())
     damaged[-5] ^= 1
     (folder / SCORER).write_bytes(damaged)
