@@ -81,8 +81,13 @@ def find_scans(paths: Iterable[Path]) -> Scans:
                 continue
             if in_stack and slice_number(file) is not None:
                 continue
-            if file.resolve() not in known and _is_picture(file):
+            if not _is_picture(file):
+                continue
+            if slice_number(file) is None:  # it was passed over among the volumes
+                volumes.skipped["not a volume"] -= 1
+            if file.resolve() not in known:
                 images.append(ImageEntry(file, _image_name(file)))
+    volumes.skipped = +volumes.skipped
     return Scans(volumes, tuple(images))
 
 

@@ -50,6 +50,7 @@ def test_everything_in_a_mixed_tree_is_found_once(tmp_path: Path) -> None:
     save(one, tmp_path / "one" / "slice.dcm")
     found = find_scans([tmp_path, picture, tmp_path / "pictures"])
     assert sorted(v.name[:6] for v in found.volumes) == ["scan", "series"]
+    assert found.volumes.skipped == {"hidden": 1, "not a volume": 1}
     assert sorted((i.name[:6], i.named) for i in found.images) == [
         ("key_sl", True),
         ("series", False),
