@@ -143,12 +143,14 @@ def read_scorer(
     """
     if not 1 <= num_views <= len(VIEWS):
         raise ValueError(f"num_views {num_views} must be 1 to {len(VIEWS)}")
+    meaning: Calibration | None = None
     if checkpoint is None and calibration is None:
         pretrained = read_pretrained()
         trained, meaning = pretrained.trained, pretrained.calibration
     else:
         trained = read_regressor(checkpoint or WEIGHTS_FOLDER / SCORER)
-        meaning = read_calibration(calibration) if calibration is not None else None
+        if calibration is not None:
+            meaning = read_calibration(calibration)
     with start_ranks(device) as ranks:
         # half the time on a CPU, and the same scores to the sixth digit
         trained.regressor.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,6 +1,7 @@
 """Scoring from the outside: tables, pictures, refusals, exit codes."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from ubr_pretrain.evaluate_scores import evaluate
 from ubr_pretrain.regressor import Regressor, regressor_state
 from ubr_pretrain.score_volumes import main
 from ubr_pretrain.scoring import read_curve
+from ubr_pretrain.scoring_run import ScoringRun
 from ubr_pretrain.trunk import Trunk
 
 SPEC = InputSpec(size_px=32, std=(64.0, 64.0, 64.0), fov_mm=512.0)
@@ -109,6 +111,25 @@ def test_T01_a_killed_run_ends_as_if_it_had_not_been(tmp_path, checkpoint):
     for name in ("scores.jsonl", "scores.json", "scores.csv", "volumes.csv"):
         killed, whole = (tmp_path / out / name for out in ("killed", "whole"))
         assert killed.read_bytes() == whole.read_bytes(), name
+
+
+def test_T04_a_stopped_run_leaves_tables_and_goes_on(tmp_path, checkpoint, monkeypatch, capsys):
+    data = write_tiny_cohort(tmp_path / "data", 2, max_slices=25)
+    out = tmp_path / "scores"
+    argv = [str(data), "--checkpoint", str(checkpoint), "--out", str(out), "--pictures", "false"]
+    scored = ScoringRun.record_volume
+
+    def record_and_stop(*args):
+        signal.raise_signal(signal.SIGTERM)
+        return scored(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoringRun, "record_volume", record_and_stop)
+        assert main(argv) == 143
+    assert "the same command goes on" in capsys.readouterr().err
+    assert pd.read_csv(out / "scores.csv")["volume"].unique().tolist() == ["p0"]
+    assert main(argv) == 0
+    assert pd.read_csv(out / "scores.csv")["volume"].unique().tolist() == ["p0", "p1"]
 
 
 def test_the_scorer_of_the_package_needs_but_a_path(tmp_path, monkeypatch, capsys):
