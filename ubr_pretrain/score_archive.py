@@ -20,8 +20,12 @@ from ubr_pretrain.runtime import to_json
 from ubr_pretrain.scored_volume import SCHEMA_VERSION
 
 JOURNAL = "scores.jsonl"
-TABLES = ("scores.json", "scores.*", "volumes.*", "images.*")
-RESULTS = ("scores.json", "scores.csv", "scores.parquet")
+RESULTS = tuple(
+    f"{name}.{form}"
+    for name in ("scores", "volumes", "images")
+    for form in ("json", "csv", "parquet")
+)
+"""What may be written beside the journal."""
 
 Kind = Literal["volumes", "images"]
 
@@ -171,6 +175,5 @@ def _empty(out: Path, journal: BinaryIO) -> None:
             for suffix in (".png", ".html"):
                 (out / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
     journal.truncate(0)
-    for pattern in TABLES:
-        for file in out.glob(pattern):
-            file.unlink()
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)

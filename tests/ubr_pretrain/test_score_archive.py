@@ -101,13 +101,18 @@ def test_T08_two_runs_in_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_results_that_are_in_the_way_are_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "scores.json").write_text("{}")
+@pytest.mark.parametrize("name", ["scores.json", "volumes.csv", "images.parquet"])
+def test_results_that_are_in_the_way_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
     with (
-        pytest.raises(ValueError, match=r"holds scores\.json; use --overwrite"),
+        pytest.raises(ValueError, match=f"holds {name}; use --overwrite"),
         open_archive(tmp_path, HEADER),
     ):
         pass
+    assert sorted(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_an_output_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="is a file, not a folder"),
