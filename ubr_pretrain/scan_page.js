@@ -17,7 +17,7 @@
     [...document.querySelectorAll("#readout [data-of]")].map((field) => [field.dataset.of, field]));
 
   // the margins of the plot; the views keep the upper one free for their captions
-  const HEAD = 34, FOOT = 42, GAP = 10, STRIP = 18, LANE = 15, LANDMARKS = 146, MIN_VIEW_PX = 220, MAX_STACKED_PX = 280;
+  const HEAD = 34, FOOT = 42, GAP = 10, STRIP = 18, LANE = 15, LANDMARKS = 146, MIN_VIEW_PX = 220, MAX_STACKED_PX = 280, PRINT_PX = 690;
   let at = -1, shownWindow = 0, cursors = [], dot = null, plot = null;
 
   const draw = (parent, name, attributes, text) => {
@@ -27,6 +27,7 @@
     return parent.appendChild(element);
   };
   const line = (parent, x1, y1, x2, y2, name) => draw(parent, "line", { x1, y1, x2, y2, class: name });
+  const minus = (text) => String(text).replace("-", "\u2212");
   const edge = (i) => i <= 0 ? top : i > last ? top + extent : (scan.z_mm[i - 1] + scan.z_mm[i]) / 2;
   const roundTicks = (low, high, count) => {
     const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
@@ -117,7 +118,7 @@
     draw(curve, "text", { x: 34, y: HEAD - 12, "text-anchor": "end", class: "title" }, "mm");
     for (const score of roundTicks(low - pad, high + pad, Math.max(2, (x1 - x0) / 75))) {
       line(curve, x(score), HEAD, x(score), bottom, "grid");
-      draw(curve, "text", { x: x(score), y: bottom + 16, "text-anchor": "middle" }, score);
+      draw(curve, "text", { x: x(score), y: bottom + 16, "text-anchor": "middle" }, minus(score));
     }
     draw(curve, "text", { x: (x0 + x1) / 2, y: bottom + 34, "text-anchor": "middle", class: "title" }, "score");
     if (scan.coordinate_ticks.length) {
@@ -126,7 +127,7 @@
         line(curve, x(tick.score), HEAD - 5, x(tick.score), HEAD, "tick");
         if (Math.abs(x(tick.score) - labelled) < 25) continue;
         labelled = x(tick.score);
-        draw(curve, "text", { x: labelled, y: HEAD - 9, "text-anchor": "middle" }, tick.coordinate);
+        draw(curve, "text", { x: labelled, y: HEAD - 9, "text-anchor": "middle" }, minus(tick.coordinate));
       }
       draw(curve, "text", { x: (x0 + x1) / 2, y: 10, "text-anchor": "middle", class: "title" }, "body coordinate");
     }
@@ -192,7 +193,7 @@
     dot.setAttribute("cy", plot.y(z));
     const range = Math.max(...scan.scores) - Math.min(...scan.scores);
     const digits = range > 100 ? 1 : range > 2 ? 2 : 3;
-    const number = (value, decimals) => value.toFixed(decimals).replace("-", "\u2212");
+    const number = (value, decimals) => minus(value.toFixed(decimals));
     const spread = (sd, decimals) => (sd ? ` ± ${number(sd[at], decimals)}` : "");
     const zone = (scan.zones || []).find((run) => run.last_slice >= at)?.zone;
     const words = {
@@ -273,7 +274,7 @@
 
   const fit = () => layout(stage.clientWidth);
   window.addEventListener("resize", fit);
-  window.addEventListener("beforeprint", () => layout(470));
+  window.addEventListener("beforeprint", () => layout(PRINT_PX));
   window.addEventListener("afterprint", fit);
   fit();
 })();
