@@ -211,7 +211,7 @@ def header_facts(scored: ScoredVolume) -> list[Fact]:
         )
     )
     dz, dy, dx = scored.spacing_mm_zyx
-    expected = "no expectation"
+    expected = "the scores give no estimate"
     if scored.expected_step_mm is not None:
         change = 100 * (scored.expected_step_mm / dz - 1)
         signed = f"{change:+.0f}".replace("-", "\N{MINUS SIGN}")

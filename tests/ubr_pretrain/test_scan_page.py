@@ -475,6 +475,11 @@ def test_the_page_fits_a_phone_in_light_and_dark_and_prints_light(browser, file,
     with Reader(browser, file, **phone) as reader:
         page = reader.page
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        tight = (
+            "() => [...document.querySelectorAll('#readout dd')]"
+            ".filter((field) => field.scrollWidth > field.clientWidth + 1).length"
+        )
+        assert page.evaluate(tight) == 0
         ground = "() => getComputedStyle(document.body).backgroundColor"
         brightness = sum(map(int, re.findall(r"\d+", page.evaluate(ground))))
         assert (brightness > 600) == (scheme == "light")
