@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     from ubr_pretrain.run_folder import RunFolder
     from ubr_pretrain.runtime import Ranks, StopRequest
     from ubr_pretrain.slice_store import StoredVolume
-    from ubr_pretrain.training_data import TrainingData
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +95,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     from ubr_pretrain.optimiser import build_optimiser
     from ubr_pretrain.regressor import regressor_state
     from ubr_pretrain.runtime import describe_machine, generator, seed_everything
+    from ubr_pretrain.starting_regressor import build_regressor
     from ubr_pretrain.training_data import read_training_data
 
     # Data: decode once, split by subject, and give every rank its share of the groups.
@@ -118,7 +117,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
 
     # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
     seed_everything(config.seed)
-    regressor, provenance = _build_regressor(config, data, ranks)
+    regressor, provenance = build_regressor(config, data, ranks)
     optimiser = build_optimiser(regressor, config.optimiser)
     iteration, best = 0, -1.0
     if folder.last.is_file():
@@ -130,7 +129,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
         iteration, best = state["iteration"], state["best"]
 
     def save(path: Path) -> None:
-        made = provenance.model_copy(update={"iterations": iteration})
+        made = provenance.model_copy(update={"iterations": provenance.iterations + iteration})
         state = regressor_state(regressor, config.input, made)
         more = {"optimiser": optimiser.state_dict(), "iteration": iteration, "best": best}
         write_checkpoint(path, state | more, "ubr")
@@ -249,31 +248,6 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
 
 VIEWS = 2
 """Stream of random numbers of the augmentation (groups use 0 and 1)."""
-
-
-def _build_regressor(config: UbrConfig, data: TrainingData, ranks: Ranks) -> tuple[Regressor, Any]:
-    import torch
-
-    from ubr_pretrain.backbone import Provenance, read_imagenet_trunk
-    from ubr_pretrain.regressor import Regressor
-    from ubr_pretrain.trunk import Trunk
-
-    if config.batch_norm and ranks.world_size > 1:
-        raise ValueError("batch_norm: its statistics would differ between ranks; use one process")
-    if config.init == "imagenet":
-        trunk = read_imagenet_trunk(config.imagenet_weights, config.arch, config.width).trunk
-    else:
-        trunk = Trunk(config.arch, config.width, batch_norm=config.batch_norm)
-    provenance = Provenance(
-        init=config.init,
-        pretraining="ubr",
-        config=config.model_dump(mode="json", exclude={"data", "store", "imagenet_weights"}),
-        data_sha256=data.sha256,
-        num_volumes=len(data.training),
-        code_version=metadata.version("ct-body-part-transfer"),
-    )
-    regressor = Regressor(trunk, config.head_std).to(ranks.device)
-    return regressor.to(memory_format=torch.channels_last), provenance  # a fifth faster on a CPU
 
 
 def _validate(

@@ -142,6 +142,8 @@ class UbrConfig(Config):
         width: channel multiplier; 1 is the paper's.
         batch_norm: Deviation, for training from scratch; folded at export.
         init: where the trunk starts.
+        start: a checkpoint of train_ubr.py to start from with other anchors, data or losses (a
+            second stage); its network, input and ``init`` must be those of this configuration.
         imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
         head_std: Gaussian of conv6 and fc7; None: He and 0.01 (what a trunk from scratch needs).
         input: how HU become the network's input.
@@ -174,6 +176,7 @@ class UbrConfig(Config):
     width: float = Field(1.0, gt=0, le=4)
     batch_norm: bool = False
     init: Literal["random", "imagenet"] = "random"
+    start: Path | None = None
     imagenet_weights: Path | None = None
     head_std: float | None = Field(0.001, gt=0)
     input: InputSpec = InputSpec()

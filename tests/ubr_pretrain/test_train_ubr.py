@@ -16,20 +16,18 @@ from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.config import config_to_yaml
 from ubr_pretrain.journal import read_metrics
 from ubr_pretrain.phantom_deeplesion import write_deeplesion
+from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
 from ubr_pretrain.training_data import read_training_data
+from ubr_pretrain.ubr_config import Optimiser
 
 STOP_AT = """
 import os, pathlib, sys
 from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import Journal
-from ubr_pretrain.phantom_deeplesion import write_deeplesion
-from ubr_pretrain.run_folder import RunFolder
-from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
-from ubr_pretrain.training_data import read_training_data
 from ubr_pretrain.ubr_config import UbrConfig
 import torch
 torch.set_num_threads(1)
@@ -254,3 +252,19 @@ def test_anchors_reach_the_loss_and_the_hash_of_the_data(cohort, tmp_path):
     assert any(r["anchor"] > 0 for r in records)
     with pytest.raises(ValueError, match="one needs the other"):
         tiny_config(cohort, anchors=(table,))
+
+
+def test_a_second_stage_starts_from_the_weights_of_the_first(cohort, straight, tmp_path):
+    first = straight / "checkpoints" / "last.safetensors"
+    still = Optimiser(name="adamw", lr=1e-12)
+    config = tiny_config(cohort, start=first, iterations=2, optimiser=still)
+    assert train(config, tmp_path / "run") == 0
+    before = read_regressor(first)
+    after = read_regressor(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    for name, tensor in before.regressor.state_dict().items():
+        if "num_batches" not in name and "running" not in name:
+            torch.testing.assert_close(after.regressor.state_dict()[name], tensor)
+    assert after.provenance.iterations == before.provenance.iterations + 2
+    assert after.provenance.config["first_stage"]["data_sha256"] == before.provenance.data_sha256
+    with pytest.raises(ValueError, match=r"its width is 0\.1, not 0\.2"):
+        train(tiny_config(cohort, start=first, width=0.2), tmp_path / "other")
