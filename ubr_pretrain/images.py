@@ -36,6 +36,9 @@ ASSUMED_WIDTH_MM = 410.0
 UNKNOWN_THICKNESS_MM = 5.0
 """Stands in where one DICOM slice states none; nothing about one slice depends on it."""
 
+BLACK, BLACK_HU = 2, -1000
+"""Grey values up to this one (JPEG does not keep a 0 exactly) are taken for air."""
+
 JPEG_MAGIC = b"\xff\xd8\xff"
 COLOUR_STEP, COLOUR_SHARE = 16, 0.002
 """A picture is coloured where the channels of more than 0.2 % of its pixels differ by more than 16
@@ -66,7 +69,7 @@ def read_image(path: Path, window: Window = SOFT_TISSUE, pixel_mm: float | None 
 
     Args:
         path: PNG, JPEG or one DICOM file.
-        window: what HU the grey values 0..255 of an 8-bit picture stand for.
+        window: what HU the grey values 0..255 of an 8-bit picture stand for (`grey_to_hu`).
         pixel_mm: side of a pixel, for a picture without its own; None: of a ``DL_info*.csv``
             beside it, else such that the picture is ``ASSUMED_WIDTH_MM`` wide.
 
@@ -124,9 +127,16 @@ def array_to_image(
 
 
 def grey_to_hu(grey: NDArray[np.uint8], window: Window) -> NDArray[np.int16]:
-    """Undo a window: 0 becomes its lower end, 255 its upper end."""
+    """Undo a window: 255 becomes its upper end, what was cut off below it becomes air.
+
+    In the soft-tissue window nearly all that is black is air or lung, -968 HU on average in
+    DeepLesion. At the lower end of the window it would brighten every edge that is averaged when
+    the slice shrinks, and all scores would be those of a slice further down.
+    """
     scale = (window.upper_hu - window.lower_hu) / 255.0
-    return np.rint(window.lower_hu + scale * grey.astype(np.float32)).astype(np.int16)
+    hu = np.rint(window.lower_hu + scale * grey.astype(np.float32)).astype(np.int16)
+    hu[grey <= BLACK] = min(BLACK_HU, round(window.lower_hu))
+    return hu
 
 
 def picture_kind(file: StoredFile) -> str:
