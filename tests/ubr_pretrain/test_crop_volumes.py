@@ -1,8 +1,8 @@
-"""Crops: the right slices, and every voxel where it was."""
+"""Crops on disk: every voxel where it was, and what is said of those that cannot be made."""
 
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.ubr_pretrain.dicom_writer import put, write_series
 from tests.ubr_pretrain.stored_volumes import (
@@ -21,6 +19,7 @@ from tests.ubr_pretrain.stored_volumes import (
     write_itk,
     write_nibabel,
 )
+from tests.ubr_pretrain.test_crop import ABDOMEN, scored_at
 from tests.ubr_pretrain.test_volumes_orientation import VARIANTS, turned
 from tests.ubr_pretrain.test_volumes_position import (
     HU,
@@ -31,9 +30,7 @@ from tests.ubr_pretrain.test_volumes_position import (
 )
 from ubr_pretrain.crop import (
     crop_slices,
-    find_slices,
     stretch_of_coordinates,
-    stretch_of_landmarks,
     stretch_of_zones,
 )
 from ubr_pretrain.crop_volumes import crop_volumes, main
@@ -41,10 +38,8 @@ from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.nifti_file import write_volume
 from ubr_pretrain.scored_volume import ScoredVolume
 from ubr_pretrain.scorer import read_scorer
-from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.volumes import read_volume
 
-ABDOMEN = stretch_of_zones(["abdomen"])
 MIDDLE = stretch_of_coordinates(15, 45)
 
 
@@ -56,15 +51,6 @@ class ByPosition:
 
     def score_volume(self, volume: Volume, name: str) -> ScoredVolume:
         return scored_at(60 - 2 * volume.z_mm, volume.z_mm, name)
-
-
-def scored_at(coordinate: np.ndarray, z_mm: np.ndarray, name: str = "scan") -> ScoredVolume:
-    bounds = ("legs", "pelvis", "abdomen", "chest", "head_neck")
-    zones = tuple(bounds[i] for i in np.digitize(coordinate, [-45, 0, 56, 100]))
-    return ScoredVolume(
-        name, z_mm, (5.0, 1.0, 1.0), -coordinate, None, read_curve(-coordinate, z_mm),
-        coordinate=coordinate, coordinate_sd=np.ones_like(coordinate), zones=zones,
-    )  # fmt: skip
 
 
 def crop(path: Path, out: Path, stretch=MIDDLE, **choice) -> Path:
@@ -201,61 +187,6 @@ def test_nothing_is_overwritten_unless_told_and_nothing_stale_is_left(tmp_path, 
     path.write_bytes(path.read_bytes()[:400])
     assert crop_volumes([path], MIDDLE, ByPosition(), out, overwrite=True) == 1
     assert not file.exists()
-
-
-def test_a_margin_adds_the_slices_within_reach() -> None:
-    z_mm = np.arange(10) * 4.0
-    scored = scored_at(60 - 2 * z_mm, z_mm)  # 60, 52, 44, 36, 28, 20, ...
-    stretch = stretch_of_coordinates(25, 45)
-    assert find_slices(stretch, scored) == range(2, 5)
-    assert find_slices(stretch, scored, 3.9) == range(2, 5)
-    assert find_slices(stretch, scored, 4.0) == range(1, 6)
-    assert find_slices(stretch, scored, 1000.0) == range(10)
-    with pytest.raises(ValueError, match="margin -1 mm"):
-        find_slices(stretch, scored, -1.0)
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=24))
-def test_no_other_run_of_slices_agrees_better_with_the_zones(inside: list[bool]) -> None:
-    z_mm = np.arange(len(inside)) * 5.0
-    scored = scored_at(np.where(inside, 30.0, 80.0), z_mm)
-    found = find_slices(ABDOMEN, scored)
-    if not any(inside):
-        assert found is None
-        return
-    assert found is not None
-
-    def errors(first: int, stop: int) -> int:
-        return sum((first <= k < stop) != member for k, member in enumerate(inside))
-
-    runs = [(a, b) for a in range(len(inside)) for b in range(a + 1, len(inside) + 1)]
-    assert errors(found.start, found.stop) == min(errors(a, b) for a, b in runs)
-    assert inside[found.start]
-    assert inside[found.stop - 1]
-
-
-def test_a_scan_stored_upside_down_gives_the_same_slices() -> None:
-    z_mm = np.arange(12) * 10.0
-    coordinate = 60 - z_mm
-    found = find_slices(ABDOMEN, scored_at(coordinate, z_mm))
-    turned_over = find_slices(ABDOMEN, scored_at(coordinate[::-1].copy(), z_mm))
-    assert found == range(1, 7)
-    assert turned_over == range(12 - 7, 12 - 1)
-
-
-def test_stretches_are_neighbouring_zones_or_two_landmarks_in_either_order() -> None:
-    both = stretch_of_zones(["abdomen", "chest"])
-    assert (both.name, both.zones) == ("chest-abdomen", ("chest", "abdomen"))
-    assert stretch_of_landmarks("iliac_crest", "lung_apex") == stretch_of_landmarks(
-        "lung_apex", "iliac_crest"
-    )
-    assert stretch_of_landmarks("lung_apex", "iliac_crest").coordinates == (0.0, 100.0)
-    z_mm = np.arange(20) * 10.0
-    scored = scored_at(110 - z_mm, z_mm)
-    assert find_slices(stretch_of_landmarks("iliac_crest", "lung_apex"), scored) == range(1, 12)
-    uncalibrated = replace(scored, coordinate=None, zones=None)
-    with pytest.raises(ValueError, match="need a calibration"):
-        find_slices(both, uncalibrated)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""Which slices a crop keeps: the best run, in any order of the scores."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubr_pretrain.crop import (
+    find_slices,
+    stretch_of_coordinates,
+    stretch_of_landmarks,
+    stretch_of_zones,
+)
+from ubr_pretrain.scored_volume import ScoredVolume
+from ubr_pretrain.scoring import read_curve
+
+ABDOMEN = stretch_of_zones(["abdomen"])
+
+
+def scored_at(coordinate: np.ndarray, z_mm: np.ndarray, name: str = "scan") -> ScoredVolume:
+    bounds = ("legs", "pelvis", "abdomen", "chest", "head_neck")
+    zones = tuple(bounds[i] for i in np.digitize(coordinate, [-45, 0, 56, 100]))
+    return ScoredVolume(
+        name, z_mm, (5.0, 1.0, 1.0), -coordinate, None, read_curve(-coordinate, z_mm),
+        coordinate=coordinate, coordinate_sd=np.ones_like(coordinate), zones=zones,
+    )  # fmt: skip
+
+
+def test_a_margin_adds_the_slices_within_reach() -> None:
+    z_mm = np.arange(10) * 4.0
+    scored = scored_at(60 - 2 * z_mm, z_mm)  # 60, 52, 44, 36, 28, 20, ...
+    stretch = stretch_of_coordinates(25, 45)
+    assert find_slices(stretch, scored) == range(2, 5)
+    assert find_slices(stretch, scored, 3.9) == range(2, 5)
+    assert find_slices(stretch, scored, 4.0) == range(1, 6)
+    assert find_slices(stretch, scored, 1000.0) == range(10)
+    with pytest.raises(ValueError, match="margin -1 mm"):
+        find_slices(stretch, scored, -1.0)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=24))
+def test_no_other_run_of_slices_agrees_better_with_the_zones(inside: list[bool]) -> None:
+    z_mm = np.arange(len(inside)) * 5.0
+    scored = scored_at(np.where(inside, 30.0, 80.0), z_mm)
+    found = find_slices(ABDOMEN, scored)
+    if not any(inside):
+        assert found is None
+        return
+    assert found is not None
+
+    def errors(first: int, stop: int) -> int:
+        return sum((first <= k < stop) != member for k, member in enumerate(inside))
+
+    runs = [(a, b) for a in range(len(inside)) for b in range(a + 1, len(inside) + 1)]
+    assert errors(found.start, found.stop) == min(errors(a, b) for a, b in runs)
+    assert inside[found.start]
+    assert inside[found.stop - 1]
+
+
+def test_a_scan_stored_upside_down_gives_the_same_slices() -> None:
+    z_mm = np.arange(12) * 10.0
+    coordinate = 60 - z_mm
+    found = find_slices(ABDOMEN, scored_at(coordinate, z_mm))
+    turned_over = find_slices(ABDOMEN, scored_at(coordinate[::-1].copy(), z_mm))
+    assert found == range(1, 7)
+    assert turned_over == range(12 - 7, 12 - 1)
+
+
+def test_stretches_are_neighbouring_zones_or_two_landmarks_in_either_order() -> None:
+    both = stretch_of_zones(["abdomen", "chest"])
+    assert (both.name, both.zones) == ("chest-abdomen", ("chest", "abdomen"))
+    assert stretch_of_landmarks("iliac_crest", "lung_apex") == stretch_of_landmarks(
+        "lung_apex", "iliac_crest"
+    )
+    assert stretch_of_landmarks("lung_apex", "iliac_crest").coordinates == (0.0, 100.0)
+    z_mm = np.arange(20) * 10.0
+    scored = scored_at(110 - z_mm, z_mm)
+    assert find_slices(stretch_of_landmarks("iliac_crest", "lung_apex"), scored) == range(1, 12)
+    uncalibrated = replace(scored, coordinate=None, zones=None)
+    with pytest.raises(ValueError, match="need a calibration"):
+        find_slices(both, uncalibrated)
