@@ -131,7 +131,7 @@ def train_zone_classifier(
     seed_everything(config.seed)
     model = ZoneClassifier(start_trunk(config)).to(device)
     batches = _LabelledBatches(volumes, slices, config, device)
-    targets = torch.from_numpy(zones).to(device)
+    targets = torch.tensor(zones, device=device)
 
     def loss(iteration: int) -> Tensor:
         chosen, views = batches.draw(iteration)
@@ -191,7 +191,7 @@ def train_position_regressor(
     model = PositionRegressor(order).to(device)
     nn.init.constant_(model.position.bias, float(positions.mean()))
     batches = _LabelledBatches(volumes, slices, config, device)
-    targets = torch.from_numpy(positions.astype(np.float32)).to(device)
+    targets = torch.tensor(positions.astype(np.float32), device=device)
 
     def loss(iteration: int) -> Tensor:
         chosen, views = batches.draw(iteration)

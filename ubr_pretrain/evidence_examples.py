@@ -33,8 +33,9 @@ NUM_ABNORMAL = 5
 NORMAL_R = 0.99
 """The paper's rule: r(index, score) below it is abnormal."""
 
-CLEAR_JUMP = 6.0
-"""A step this many times the spread of all steps is what makes a curve abnormal."""
+CLEAR_JUMP, LARGE_JUMP = 6.0, 0.1
+"""What makes a curve abnormal is a step this many times the spread of all steps, and this share of
+the range of its scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def choose_slices(
     else:
         values = np.quantile(scores, QUANTILES)
         targets = [
-            (f"{q:.0%} quantile, score {value:.1f}", float(value))
+            (f"{q:.0%} quantile, {value:.2g}", float(value))
             for q, value in zip(QUANTILES, values, strict=True)
         ]
     table = data.test
@@ -109,7 +110,7 @@ def choose_slices(
             of_volume.setdefault(table["volume"].iloc[i], int(i))
         shown = []
         for name, i in [*of_volume.items()][:SLICES_OF_SCORE]:
-            words_of_slice = f"{scores[i]:.1f}  {ZONES[table['zone'].iloc[i]]}"
+            words_of_slice = f"{scores[i]:.2g}  {ZONES[table['zone'].iloc[i]]}"
             index = int(table["slice_index"].iloc[i])
             shown.append(_show(data, volumes[name], index, float(scores[i]), words_of_slice))
         rows.append((words, shown))
@@ -160,20 +161,16 @@ def odd_slice(scores: Float[ndarray, " z"], z_mm: Float[ndarray, " z"]) -> tuple
     """
     slope, intercept, _, _ = theilslopes(scores, z_mm)
     if slope < 0:
-        return 0, "the scores fall: the volume runs backwards"
-    steps = np.diff(scores) - slope * np.diff(z_mm)
-    wide = 1.4826 * float(np.median(np.abs(steps - np.median(steps))))
-    jump = int(np.argmax(np.abs(steps)))
-    if np.abs(steps[jump]) > CLEAR_JUMP * max(wide, 1e-9) and np.abs(steps[jump]) > 0.1 * np.ptp(
-        scores
-    ):
-        return (
-            jump + 1,
-            f"a step of {steps[jump] + slope * (z_mm[jump + 1] - z_mm[jump]):+.1f} to it",
-        )
+        return 0, "scores fall"
+    steps = np.diff(scores)
+    beyond = steps - slope * np.diff(z_mm)
+    usual = 1.4826 * float(np.median(np.abs(beyond - np.median(beyond))))
+    jump = int(np.argmax(np.abs(beyond)))
+    if np.abs(beyond[jump]) > max(CLEAR_JUMP * usual, LARGE_JUMP * np.ptp(scores)):
+        return jump + 1, f"jumps by {steps[jump]:+.2g}"
     residual = scores - intercept - slope * z_mm
     worst = int(np.argmax(np.abs(residual)))
-    return worst, f"{residual[worst]:+.1f} off the line"
+    return worst, f"{residual[worst]:+.2g} off the line"
 
 
 def _odd_curve(data: EvidenceData, words: str, volume: StoredVolume, scores: ndarray) -> ShownCurve:

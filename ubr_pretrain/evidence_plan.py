@@ -196,7 +196,7 @@ def _pair_accuracy(data: EvidenceData, model: OrderClassifier, config: UbrConfig
     rng = generator(config.seed, _ORDER_TEST)
     chosen = rng.integers(len(volumes), size=NUM_ORDER_TESTS)
     pairs = [ends[v] + rng.choice(ends[v + 1] - ends[v], 2, replace=False) for v in chosen]
-    first, second = torch.from_numpy(features[np.array(pairs).T]).to(data.device)
+    first, second = torch.tensor(features[np.array(pairs).T], device=data.device)
     with torch.inference_mode():
         logit = model.order(torch.relu(model.fc7(torch.cat([first, second], dim=1))))
     above = np.array([a < b for a, b in pairs])
