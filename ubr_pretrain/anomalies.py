@@ -110,7 +110,7 @@ def find_anomalies(
         return (Anomaly("TOO_SHORT", 0, max(last, 0), extent_mm, text),)
     curve = position_curve(scores, z_mm, step_mm, calibration, scores_sd)
     found = list(_header_gaps(curve))
-    if foreign := _unrelated(curve):
+    if foreign := _mostly_beyond(curve, calibration) or _unrelated(curve):
         return (*found, foreign)
     turned = _is_reversed(curve)
     if turned:
@@ -170,6 +170,25 @@ def _header_gaps(curve: PositionCurve) -> Iterator[Anomaly]:
         yield Anomaly("GAP", i, i + 1, missing_mm, text)
 
 
+def _mostly_beyond(curve: PositionCurve, calibration: Calibration | None) -> Anomaly | None:
+    """Return OUT_OF_RANGE for a scan of which most lies beyond the outermost landmarks."""
+    if calibration is None or curve.coordinate is None:
+        return None
+    top, bottom = calibration.landmarks[0], calibration.landmarks[-1]
+    for mark, away in (
+        (top, curve.coordinate - top.coordinate - top.coordinate_sd),
+        (bottom, bottom.coordinate - bottom.coordinate_sd - curve.coordinate),
+    ):
+        share = float(np.mean(away > 0))
+        if share > 0.5:
+            text = (
+                f"{100 * share:.0f} % of the slices lie beyond {mark.name}, the outermost "
+                "calibrated landmark: nothing else is judged"
+            )
+            return Anomaly("OUT_OF_RANGE", 0, len(curve.z_mm) - 1, share, text)
+    return None
+
+
 def _unrelated(curve: PositionCurve) -> Anomaly | None:
     """Return OUT_OF_RANGE for a scan whose scores say nothing of the slices' order."""
     extent_mm, last = float(np.ptp(curve.z_mm)), len(curve.z_mm) - 1
@@ -222,9 +241,7 @@ def _rate_in_trunk(curve: PositionCurve, calibration: Calibration) -> tuple[floa
     seen_mm = min(float(np.ptp(z_mm)), rate * float(np.ptp(z_mm)))
     if seen_mm < SPACING_TRUNK_MM:
         return None
-    end_sd_mm = calibration.mm_per_unit * float(
-        np.median([mark.coordinate_sd for mark in calibration.landmarks])
-    )
+    end_sd_mm = calibration.mm_per_unit * calibration.end_sd
     build = calibration.slope_sd / calibration.slope_per_mm
     return rate, float(np.hypot(build, np.sqrt(2) * end_sd_mm / seen_mm))
 

@@ -59,13 +59,16 @@ bodies show in either order (lung base, upper pole of the kidney) must not stop 
 LEAST_TRUNK_MM = 100.0
 """A scan that shows less of the trunk says little about the slope."""
 
+LONG_TRUNK_MM = 300.0
+"""A scan that shows as much tells the build of the patient."""
+
 BODY_SIZE_SPREAD = 0.1
 """Of the logarithm of mm per unit between adults, and what a few volumes are shrunk to: their
 own spread counts as that of three volumes more."""
 
 PRIOR_VOLUMES = 3
 MAX_PAIRS = 200
-MAX_POINTS = 300
+MAX_POINTS = 150
 
 
 def fit_calibration(
@@ -121,16 +124,19 @@ def fit_calibration(
         source="",
     )
     missed = ladder.coordinate(at_mark) - coordinates[place]
-    units_per_mm, relative_sd, wander_sd = _slopes(ladder, [curves[v] for v in volumes])
+    coordinate_sd = _spread(missed, place)
+    slopes = _slopes(ladder, [curves[v] for v in volumes], float(np.median(coordinate_sd)))
+    units_per_mm, relative_sd, wander_sd, end_sd = slopes
     slope_per_mm = units_per_mm * ladder.score_per_unit
     thresholds, thresholds_sd = _thresholds(curves, marks, volumes)
     return Calibration(
-        landmarks=calibrated(_spread(at_mark - scores[place], place), _spread(missed, place)),
+        landmarks=calibrated(_spread(at_mark - scores[place], place), coordinate_sd),
         thresholds=thresholds,
         thresholds_sd=thresholds_sd,
         slope_per_mm=slope_per_mm,
         slope_sd=slope_per_mm * relative_sd,
         wander_sd=wander_sd,
+        end_sd=end_sd,
         source=source or f"{len(marks)} landmarks of {len(volumes)} volumes",
     )
 
@@ -190,9 +196,16 @@ def _spread(misses: Float[ndarray, " n"], place: ndarray) -> Float[ndarray, " k"
     return np.sqrt((squares + PRIOR_VOLUMES * pooled) / (counts + PRIOR_VOLUMES))
 
 
-def _slopes(ladder: Calibration, curves: Sequence[ScoreCurve]) -> tuple[float, float, float]:
-    """Return units per mm in the trunk, its relative spread, and how far scans wander, in units."""
-    slopes, wanders = [], []
+def _slopes(
+    ladder: Calibration, curves: Sequence[ScoreCurve], coordinate_sd: float
+) -> tuple[float, float, float, float]:
+    """Return units per mm in the trunk, its relative spread, and how scans wander, in units.
+
+    The slope of a scan that shows L units of the trunk misses the typical one by the build of the
+    patient and by what either end is off: variance = build^2 + 2 (end / L)^2. The build is learned
+    from scans that show much of the trunk, the ends from all; both are shrunk to what is expected.
+    """
+    slopes, lengths, wanders = [], [], []
     for curve in curves:
         coordinates = ladder.coordinate(curve.scores)
         inside = (coordinates >= TRUNK[0]) & (coordinates <= TRUNK[1])
@@ -202,14 +215,27 @@ def _slopes(ladder: Calibration, curves: Sequence[ScoreCurve]) -> tuple[float, f
         if slope < 0:
             rest = coordinates[inside] - intercept - slope * curve.z_mm[inside]
             slopes.append(-slope)
+            lengths.append(float(np.ptp(curve.z_mm[inside])))
             wanders.append(float(np.sqrt(np.mean(rest**2))))
     if not slopes:
         raise ValueError(f"no labelled volume shows {LEAST_TRUNK_MM:g} mm of the trunk")
-    logs = np.log(slopes)
-    typical = float(np.median(logs))
-    squares = float(np.sum((logs - typical) ** 2)) + PRIOR_VOLUMES * BODY_SIZE_SPREAD**2
-    spread = np.sqrt(squares / (len(logs) - 1 + PRIOR_VOLUMES))
-    return float(np.exp(typical)), float(spread), float(np.median(wanders))
+    lengths_mm = np.array(lengths)
+    # long scans tell the typical slope better: twice as long counts as four scans
+    typical = _weighted_median(np.log(slopes), lengths_mm**2)
+    misses = np.log(slopes) - typical
+    long = lengths_mm >= LONG_TRUNK_MM
+    squares = float(np.sum(misses[long] ** 2)) + PRIOR_VOLUMES * BODY_SIZE_SPREAD**2
+    build = np.sqrt(squares / (int(long.sum()) + PRIOR_VOLUMES))
+    seen = np.exp(typical) * lengths_mm
+    ends = np.maximum(misses**2 - build**2, 0) * seen**2 / 2
+    end_sd = np.sqrt((ends.sum() + PRIOR_VOLUMES * coordinate_sd**2) / (len(ends) + PRIOR_VOLUMES))
+    return float(np.exp(typical)), float(build), float(np.median(wanders)), float(end_sd)
+
+
+def _weighted_median(values: Float[ndarray, " n"], weights: Float[ndarray, " n"]) -> float:
+    order = np.argsort(values)
+    share = np.cumsum(weights[order]) / weights.sum()
+    return float(values[order][np.searchsorted(share, 0.5)])
 
 
 def _thresholds(

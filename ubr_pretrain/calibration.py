@@ -87,6 +87,7 @@ class Calibration:
         slope_sd: spread of that over volumes.
         wander_sd: how far a scan's coordinates stray from their own straight line in the trunk,
             typical standard deviation over the calibrating volumes.
+        end_sd: how far the coordinate at either end of a scan is off against the other, in units.
         uncertainty_scale: factor for the standard deviation of a slice's score over views.
         source: which volumes, in words.
     """
@@ -97,6 +98,7 @@ class Calibration:
     slope_per_mm: float
     slope_sd: float
     wander_sd: float = 0.0
+    end_sd: float = 0.0
     uncertainty_scale: float = 1.0
     source: str
 
@@ -108,8 +110,9 @@ class Calibration:
             raise ValueError("landmarks: coordinates must fall from superior to inferior")
         if not (0 < self.slope_per_mm < np.inf and 0 <= self.slope_sd < np.inf):
             raise ValueError(f"slope {self.slope_per_mm} +- {self.slope_sd} per mm must be > 0")
-        if not (0 <= self.uncertainty_scale < np.inf and 0 <= self.wander_sd < np.inf):
-            raise ValueError("uncertainty_scale and wander_sd must be >= 0")
+        for name in ("uncertainty_scale", "wander_sd", "end_sd"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} {getattr(self, name)} must be >= 0")
         if not self.thresholds.chest_abdomen <= self.thresholds.abdomen_pelvis:
             raise ValueError("thresholds: chest|abdomen must not lie below abdomen|pelvis")
 

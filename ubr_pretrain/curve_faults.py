@@ -32,15 +32,22 @@ Code = Literal[
 MIN_SLICES = 8
 """Fewer slices have no curve."""
 
-FALL_MM = 30.0
+FALL_MM = 25.0
 """Scores of faultless scans fall back by up to about 15 mm; in the head twice as much."""
 
-FALL_WANDERS = 3.0
+FALL_WANDERS = 2.5
+FALL_SHARE = 0.4
+"""A stretch in disorder reaches as far as scores fall back by this share of what is allowed."""
+
+FALL_SMOOTHING_MM = 12.0
+"""Wider windows would take the tips off short blocks."""
+
 JUMP_MM = 45.0
 """Scores of faultless scans jump by up to 40 mm, where organs end."""
 
 JUMP_WANDERS = 4.5
 STRAY_MM = 30.0
+STRAY_WANDERS = 3.0
 STRAY_NOISES = 8.0
 LINE_MM = 100.0
 """A trunk whose build is unusual leaves its line by up to 80 mm."""
@@ -72,24 +79,27 @@ class Anomaly:
 def find_disorder(curve: PositionCurve) -> Iterator[Anomaly]:
     """Find the stretches in which slices belong above slices that come before them."""
     top = curve.first_below_vertex()
-    smooth = curve.smooth()[top:]
+    smooth = curve.smooth(FALL_SMOOTHING_MM)[top:]
     highest = np.maximum.accumulate(smooth)[:-1]
     lowest = np.minimum.accumulate(smooth[::-1])[::-1][1:]
-    fall_mm = highest - lowest
-    least_mm = max(FALL_MM, FALL_WANDERS * curve.wander_mm)
-    allowed_mm = np.full(len(fall_mm), least_mm)
-    if curve.coordinate is not None:
-        allowed_mm[~curve.in_trunk()[top:-1]] *= 2  # less linear outside the trunk
-    for first, end in stretches(fall_mm > allowed_mm):
+    fall_mm = highest - lowest  # across every border between two slices
+    allowed_mm = _allowed(curve, max(FALL_MM, FALL_WANDERS * curve.wander_mm))[top:-1]
+    for first, end in stretches(fall_mm > FALL_SHARE * allowed_mm):
         worst_mm = float(fall_mm[first:end].max())
-        a, b = top + first, top + end
-        text = f"slices {a} to {b} are in disorder: scores fall back by {worst_mm:.0f} mm"
-        yield Anomaly("NON_MONOTONE", a, b, worst_mm, text)
+        if (fall_mm[first:end] > allowed_mm[first:end]).any():
+            a, b = top + first, top + end
+            text = f"slices {a} to {b} are in disorder: scores fall back by {worst_mm:.0f} mm"
+            yield Anomaly("NON_MONOTONE", a, b, worst_mm, text)
+
+
+def _allowed(curve: PositionCurve, in_trunk_mm: float) -> Float[ndarray, " z"]:
+    """Return what is allowed at every slice: twice as much outside the trunk, less linear."""
+    return np.where(curve.in_trunk(), in_trunk_mm, 2 * in_trunk_mm)
 
 
 def find_jumps(curve: PositionCurve, disorder: Sequence[Anomaly]) -> Iterator[Anomaly]:
     """Find neighbours between which scores jump towards the feet while positions do not."""
-    window = max(3, curve.window)
+    window = max(3, curve.window())
     position, z_mm = curve.expected_mm, curve.z_mm
     num = len(position)
     least_mm = max(JUMP_MM, JUMP_WANDERS * curve.wander_mm, STRAY_NOISES * curve.noise_mm)
@@ -116,13 +126,14 @@ def find_stray(curve: PositionCurve, others: Sequence[Anomaly]) -> Iterator[Anom
     rate = curve.rate
     rest = curve.expected_mm - rate * curve.z_mm
     neighbours = replace(curve, expected_mm=rest).smooth()
-    least_mm = max(STRAY_MM, FALL_WANDERS * curve.wander_mm, STRAY_NOISES * curve.noise_mm)
+    least_mm = max(STRAY_MM, STRAY_WANDERS * curve.wander_mm, STRAY_NOISES * curve.noise_mm)
+    allowed_mm = _allowed(curve, least_mm)
     away_mm = np.abs(rest - neighbours)
     away_mm[: curve.first_below_vertex() + 1] = 0
     for anomaly in others:
-        margin = curve.window // 2 + 1
+        margin = curve.window() // 2 + 1
         away_mm[max(0, anomaly.first_slice - margin) : anomaly.last_slice + margin + 1] = 0
-    for first, end in stretches(away_mm > least_mm):
+    for first, end in stretches(away_mm > allowed_mm):
         worst_mm = float(away_mm[first:end].max())
         which = (
             f"slice {first} leaves" if end - first == 1 else f"slices {first} to {end - 1} leave"

@@ -11,6 +11,7 @@ Shapes:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -53,14 +54,14 @@ class PositionCurve:
     noise_mm: float
     wander_mm: float
 
-    @property
+    @cached_property
     def rank_r(self) -> float:
         """Spearman correlation of expected position and order; 0 for a constant curve."""
         if np.ptp(self.expected_mm) == 0:
             return 0.0
         return float(spearmanr(self.z_mm, self.expected_mm).statistic)
 
-    @property
+    @cached_property
     def rate(self) -> float:
         """Robust slope of the expected position over the header's: 1 where both agree."""
         return robust_slope(self.z_mm, self.expected_mm)[0]
@@ -87,22 +88,21 @@ class PositionCurve:
         """Return which slices lie in the trunk, one stretch; all of them without a calibration."""
         if self.coordinate is None:
             return np.ones(len(self.z_mm), bool)
-        smooth = median_filter(self.coordinate, self.window, mode="nearest")
+        smooth = median_filter(self.coordinate, self.window(), mode="nearest")
         inside = (smooth >= TRUNK[0]) & (smooth <= TRUNK[1])
         first, end = max(stretches(inside), key=lambda run: run[1] - run[0], default=(0, 0))
         trunk = np.zeros(len(inside), bool)
         trunk[first:end] = True
         return trunk
 
-    @property
-    def window(self) -> int:
-        """Odd number of slices, at least 3, about ``SMOOTHING_MM`` long and few in a short scan."""
-        wide = min(round(SMOOTHING_MM / self.step_mm), len(self.z_mm) // 4)
+    def window(self, width_mm: float = SMOOTHING_MM) -> int:
+        """Return an odd number of slices, at least 3: ``width_mm`` long, few in a short scan."""
+        wide = min(round(width_mm / self.step_mm), len(self.z_mm) // 4)
         return max(3, wide // 2 * 2 + 1)
 
-    def smooth(self) -> Float[ndarray, " z"]:
+    def smooth(self, width_mm: float = SMOOTHING_MM) -> Float[ndarray, " z"]:
         """Return the expected positions without stray slices: edges stay where they are."""
-        return median_filter(self.expected_mm, self.window, mode="nearest")
+        return median_filter(self.expected_mm, self.window(width_mm), mode="nearest")
 
 
 def position_curve(
