@@ -10,12 +10,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 
 from tests.ubr_pretrain.test_pretrained import a_regressor, written
 from tests.ubr_pretrain.tiny_cohort import write_nifti
 from ubr_pretrain import score_image, score_volume
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.images import SOFT_TISSUE, grey_to_hu
+from ubr_pretrain.images import SOFT_TISSUE, grey_to_hu, read_image
 from ubr_pretrain.phantom import render, sample_scan, sample_subject
 from ubr_pretrain.pretrained import CALIBRATION, WEIGHTS_FOLDER, read_pretrained
 from ubr_pretrain.scorer import read_scorer
@@ -112,6 +113,29 @@ def test_a_slice_has_the_score_that_it_has_in_its_volume(tmp_path: Path, body: V
     assert picture.zone is not None
     narrow = score_image(grey, pixel_mm=pixel_mm, window_hu=(-1000, 1000))
     assert narrow.score != picture.score
+
+
+@pytest.mark.real
+def test_a_windowed_picture_scores_as_its_hu_do(tmp_path: Path, real_deeplesion: Path) -> None:
+    """The window is lost for good, and black must not be taken for its lower end."""
+    scores = []
+    for path in sorted((real_deeplesion / "Images_png").glob("*/*.png"))[::8]:
+        image = read_image(path)
+        grey = np.clip((image.hu + 175.0) / 450 * 255, 0, 255).round().astype(np.uint8)
+        pixel_mm = image.pixel_mm_yx[0]
+        pair = (image.hu, grey)
+        scores.append([score_image(one, pixel_mm=pixel_mm, num_views=1).score for one in pair])
+    by_hu, by_grey = np.transpose(scores)
+    assert spearmanr(by_hu, by_grey).statistic > 0.97
+    assert np.median(np.abs(by_hu - by_grey)) < 0.1 * by_hu.std()
+
+
+@pytest.mark.real
+def test_a_dicom_series_scores_as_its_nifti_does(real_dicom: Path, real_ct: Path) -> None:
+    series = score_volume(real_dicom / "lungdx_a0002", num_views=1)
+    nifti = score_volume(real_ct / "lungdx_a0002.nii.gz", num_views=1)
+    assert "lungdx" not in series.name
+    np.testing.assert_allclose(series.scores, nifti.scores, atol=0.1 * nifti.scores.std())
 
 
 def test_what_cannot_be_scored_is_named(tmp_path: Path, body: Volume) -> None:
