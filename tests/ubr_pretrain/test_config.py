@@ -99,7 +99,9 @@ def test_differences_are_named_leaf_by_leaf():
     assert config_differences(a, b) == ["inner.lr: 0.1 -> 2.0", "seed: 0 -> 1"]
 
 
-@pytest.mark.parametrize("module", ["train_ubr", "score_volumes", "evaluate_ubr"])
+@pytest.mark.parametrize(
+    "module", ["train_ubr", "score_volumes", "evaluate_scores", "evaluate_ubr"]
+)
 def test_help_does_not_import_torch(module):
     code = (
         "import sys, importlib\n"

@@ -20,7 +20,6 @@ from tests.ubr_pretrain.tiny_cohort import write_nifti, write_tiny_cohort
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import InputSpec, Volume
-from ubr_pretrain.evaluate_scores import evaluate
 from ubr_pretrain.regressor import Regressor, regressor_state
 from ubr_pretrain.score_volumes import main
 from ubr_pretrain.scoring import read_curve
@@ -246,38 +245,3 @@ def test_a_curve_is_read_by_plain_formulas():
     centred = z - z.mean()
     assert curve.slope_per_mm == pytest.approx((centred * curve.scores).sum() / (centred**2).sum())
     assert read_curve(np.array([1.0, 1.0, 1.0]), z[:3]).r is None
-
-
-def test_evaluation_of_perfect_scores_is_perfect(tmp_path, capsys):
-    """Volumes whose score is their true body coordinate: every zone is found."""
-    rows, labels, records = [], [], []
-    for v in range(4):
-        for i in range(30):
-            score = i + 0.1 * v
-            zone = "chest" if i < 10 else "abdomen" if i < 22 else "pelvis"
-            rows.append((f"v{v}", i, 5.0 * i, score))
-            labels.append((f"v{v}", i, zone))
-        records.append(
-            {"volume": f"v{v}", "subject": f"s{v}", "r": 1.0, "direction": "superior_to_inferior"}
-        )
-    scores = tmp_path / "scores"
-    scores.mkdir()
-    columns = ["volume", "slice_index", "z_mm", "score"]
-    pd.DataFrame(rows, columns=columns).to_csv(scores / "scores.csv", index=False)
-    (scores / "scores.json").write_text(json.dumps({"volumes": records}))
-    table = pd.DataFrame(labels, columns=["volume", "index_sup_to_inf", "class"])
-    table.to_csv(tmp_path / "labels.csv", index=False)
-    result = evaluate(scores, tmp_path / "labels.csv", tmp_path / "out")
-    assert "4 of 4 scored volumes are labelled; 120 of their 120" in capsys.readouterr().out
-    assert result["calibration_pairs"] == 6
-    assert result["accuracy_mean"] == 1.0
-    assert result["median_pair"]["recall"] == {"chest": 1.0, "abdomen": 1.0, "pelvis": 1.0}
-    assert (tmp_path / "out/zones.png").is_file()
-    # scores that run the other way put every slice into the wrong end
-    flipped = pd.DataFrame(rows, columns=columns).assign(score=lambda t: -t["score"])
-    flipped.to_csv(scores / "scores.csv", index=False)
-    worse = evaluate(scores, tmp_path / "labels.csv", tmp_path / "out")
-    assert worse["accuracy_mean"] < 0.5
-    table[table["volume"] == "v0"].to_csv(tmp_path / "labels.csv", index=False)
-    with pytest.raises(ValueError, match="1 of 4 scored volumes are labelled"):
-        evaluate(scores, tmp_path / "labels.csv", tmp_path / "out")
