@@ -3,13 +3,14 @@
 # make test    all tests; more of them where real data lies in ../shared/data
 # make check   format, lint, types, and who may import whom
 # make bench   ratios against the bare network, into benchmarks/results.md
+# make scorer CT=ct OPENKBP=openkbp   the weights of the package, from the scans named in their model card (hours)
 
 VENV ?= .venv
 PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 DEMO = runs/demo
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench scorer
 
 setup: $(VENV)/.installed
 
@@ -42,3 +43,20 @@ demo: setup
 
 bench: setup
 	python benchmarks/bench.py
+
+SCORER = runs/scorer
+PHANTOMS = $(SCORER)/phantoms/ct
+TRAIN_SCORER = train_ubr.py --preset scorer --data $(CT) $(OPENKBP) $(PHANTOMS) --source_weights 0.3 0.3 0.4 --losses.anchor_weight 2.5 --holdout_fraction 0 --store $(SCORER)/slices
+PLACED = $(PHANTOMS)/slice_coordinates.csv $(CT)/landmarks.csv
+
+# Two stages: the second takes the lines through the scores of the first as places of OpenKBP's slices.
+scorer: setup
+	test -d "$(CT)" -a -d "$(OPENKBP)"
+	make_phantoms.py $(SCORER)/phantoms --subjects 400 --seed 20 --max-slices 140 --overwrite
+	$(TRAIN_SCORER) --anchors $(PLACED) --out $(SCORER)/first
+	score_volumes.py $(OPENKBP) --checkpoint $(SCORER)/first/checkpoints/last.safetensors --views 1 --pictures false --out $(SCORER)/first_scores --overwrite
+	rm -f $(SCORER)/placed.csv
+	place_slices.py $(SCORER)/first_scores --out $(SCORER)/placed.csv
+	$(TRAIN_SCORER) --anchors $(PLACED) $(SCORER)/placed.csv --start $(SCORER)/first/checkpoints/last.safetensors --optimiser.lr 0.0005 --out $(SCORER)/second
+	calibrate_scorer.py $(SCORER)/second/checkpoints/last.safetensors --volumes $(CT) --landmarks $(CT)/landmarks.csv --out $(SCORER)/calibration.json --overwrite
+	python -m ubr_pretrain.pretrained $(SCORER)/second/checkpoints/last.safetensors --calibration $(SCORER)/calibration.json

@@ -11,7 +11,7 @@ from lesion_det.compare_inits import main as compare_inits
 from lesion_det.evaluate_det import main as evaluate_det
 from lesion_det.train_det import main as train_det
 from ubr_pretrain.backbone import read_backbone
-from ubr_pretrain.evaluate_ubr import main as evaluate_ubr
+from ubr_pretrain.evaluate_scores import main as evaluate_scores
 from ubr_pretrain.phantom_cohort import main as make_phantoms
 from ubr_pretrain.score_volumes import main as score_volumes
 from ubr_pretrain.train_ubr import main as train_ubr
@@ -40,7 +40,7 @@ def chain(tmp_path_factory):
     best = top / "ubr/checkpoints/best.safetensors"
     run(score_volumes, ct, "--checkpoint", best, "--out", top / "scores")
     labels = ct / "slice_classes.csv"
-    run(evaluate_ubr, top / "scores", "--labels", labels, "--out", top / "evaluation")
+    run(evaluate_scores, top / "scores", "--labels", labels, "--out", top / "evaluation")
     images = lesions / "Images_png"
     run(deeplesion_to_coco, lesions / "DL_info.csv", "--images", images, "--out", top / "coco")
     run(export_backbone, best, top / "ubr.safetensors", "--layout", "ubr")
