@@ -63,7 +63,7 @@ def score_views(
     slices_hu: Int16[ndarray, "z S S"],
     spec: InputSpec,
     device: torch.device,
-    num_views: int = 8,
+    num_views: int = 4,
     batch: int = 64,
 ) -> tuple[Float[ndarray, " z"], Float[ndarray, " z"] | None]:
     """Return the mean score of every slice over its views, and their standard deviation.
