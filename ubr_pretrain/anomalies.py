@@ -195,10 +195,10 @@ def _unrelated(curve: PositionCurve) -> Anomaly | None:
     if extent_mm < UNRELATED_MM:
         return None
     rate, rank_r = curve.rate, curve.rank_r
-    trunk_mm = float(np.ptp(curve.z_mm[curve.in_trunk()])) if curve.in_trunk().any() else 0.0
-    if abs(rate) < STANDSTILL and (curve.coordinate is None or trunk_mm < 0.5 * extent_mm):
+    advance_mm = float(np.ptp(np.quantile(curve.expected_mm, [0.05, 0.95])))
+    if max(advance_mm, abs(rate) * extent_mm) < STANDSTILL * extent_mm:
         text = (
-            f"over {extent_mm:.0f} mm the scores change as over {abs(rate) * extent_mm:.0f} mm of "
+            f"over {extent_mm:.0f} mm the scores change as over {advance_mm:.0f} mm of "
             "a trunk: not a part of the body that the regressor knows"
         )
         return Anomaly("OUT_OF_RANGE", 0, last, rate, text)

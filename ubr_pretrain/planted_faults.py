@@ -110,12 +110,9 @@ def _header_gap(volume: Volume, name: str, rng: np.random.Generator) -> PlantedF
 def _wrong_spacing(factor: float) -> Callable[[Volume, str, np.random.Generator], PlantedFault]:
     def planted(volume: Volume, name: str, rng: np.random.Generator) -> PlantedFault:
         del rng
-        step_mm, *pixel_mm = volume.spacing_mm_zyx
-        wrong = replace(
-            volume,
-            spacing_mm_zyx=(factor * step_mm, pixel_mm[0], pixel_mm[1]),
-            z_mm=factor * volume.z_mm,
-        )
+        step_mm, row_mm, column_mm = volume.spacing_mm_zyx
+        spacing_mm = (factor * step_mm, row_mm, column_mm)
+        wrong = Volume(volume.hu, spacing_mm, factor * volume.z_mm, volume.source)
         source = np.arange(volume.num_slices)
         return PlantedFault(name, "SPACING_MISMATCH", wrong, 0, volume.num_slices - 1, source)
 
