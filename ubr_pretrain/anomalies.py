@@ -1,18 +1,17 @@
 """What is wrong with a scan, seen from its scores: reason codes and the slices they concern.
 
-| code | what is found | what it may mean |
+| code | what is found | likely cause |
 |---|---|---|
-| TOO_SHORT | fewer than 8 slices or 50 mm; nothing else is judged | a scout, a biopsy, a cut |
-| OUT_OF_RANGE | scores beyond the calibrated body, or that follow no position | legs, a phantom, |
-| | over 100 mm | noise, an axis that is not the body's |
-| REVERSED | scores fall from the first slice to the last | header or file order upside down |
-| NON_MONOTONE | some slices belong above slices that come before them | blocks reversed, swapped |
-| | | or repeated |
-| GAP | positions or scores jump between two slices | missing slices |
-| NONLINEAR | r < 0.99 in 300 mm of trunk (the paper's rule); or slices that leave the line | |
-| | of the others | metal, fluid, a wrong slice, uneven steps |
-| SPACING_MISMATCH | the trunk is longer or shorter than the header says, by more than bodies | |
-| | and scores differ | wrong slice spacing |
+| TOO_SHORT | fewer than 8 slices or 50 mm; nothing else is judged | a scout, a cut |
+| OUT_OF_RANGE | scores far beyond the calibrated landmarks, or without order | not a trunk |
+| REVERSED | scores fall from the first slice to the last | order upside down |
+| NON_MONOTONE | a stretch whose slices belong above slices that come before | blocks out of order |
+| GAP | positions, or scores without them, jump between two slices | missing slices |
+| NONLINEAR | r < 0.99 in 300 mm of trunk (the paper's rule), a bend, stray slices | metal, fluid |
+| SPACING_MISMATCH | more or less body than the header's mm can hold | wrong slice spacing |
+
+OUT_OF_RANGE of a whole scan (most of it beyond the landmarks, or scores that follow no position)
+ends the judgement too: what the regressor does not know it cannot judge.
 
 Order matters: a reversed scan is judged on as if it were turned, jumps at the edge of a stretch in
 disorder are part of it, and slices that stand alone are told from disorder.
