@@ -24,7 +24,7 @@ from ubr_pretrain.ubr_config import Optimiser
 CPU = torch.device("cpu")
 NUM = 24
 CONFIG = tiny_config(
-    batch_norm=True, optimiser=Optimiser(name="adamw", lr=3e-3, schedule="cosine"), g=12, m=8
+    batch_norm=True, optimiser=Optimiser(name="adamw", lr=1e-3, schedule="cosine"), g=12, m=8
 )
 
 
@@ -51,14 +51,14 @@ ZONES = SLICES[:, 1] * 3 // NUM
 
 
 def test_the_softmax_learns_zones_that_can_be_seen(volumes):
-    model = train_zone_classifier(volumes[:2], SLICES, ZONES, CONFIG, 40, CPU, silent)
+    model = train_zone_classifier(volumes[:2], SLICES, ZONES, CONFIG, 30, CPU, silent)
     logits = network_outputs(model, volumes[2:], CONFIG.input, CPU)
     assert logits.shape == (2 * NUM, 3)
     assert (logits.argmax(axis=1) == ZONES).mean() > 0.85
 
 
 def test_pairs_teach_the_order_and_one_branch_the_position(volumes):
-    order = train_order_classifier(volumes[:2], CONFIG, 40, CPU, silent)
+    order = train_order_classifier(volumes[:2], CONFIG, 30, CPU, silent)
     hu = torch.from_numpy(volumes[2].slices.astype(np.float32))
     x = network_input(hu, CONFIG.input)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_pairs_teach_the_order_and_one_branch_the_position(volumes):
     assert above.float().mean() > 0.9
     assert below.float().mean() < 0.1
     positions = SLICES[:, 1] / NUM
-    model = train_position_regressor(order, volumes[:2], SLICES, positions, CONFIG, 40, CPU, silent)
+    model = train_position_regressor(order, volumes[:2], SLICES, positions, CONFIG, 30, CPU, silent)
     found = network_outputs(model, volumes[3:], CONFIG.input, CPU)
     assert np.corrcoef(found, np.arange(NUM))[0, 1] > 0.95
     assert np.abs(found - np.arange(NUM) / NUM).mean() < 0.15
