@@ -34,6 +34,7 @@ SLICE_COLUMNS = pa.schema(
         ("slice_index", COUNT),
         ("z_mm", NUMBER),
         ("score", NUMBER),
+        ("score_alone", NUMBER),
         ("score_sd", NUMBER),
         ("coordinate", NUMBER),
         ("coordinate_sd", NUMBER),

@@ -34,7 +34,9 @@ class ScoredVolume:
         name: of the volume, free of what DICOM says of the patient.
         z_mm: distance of every slice below the first, along the slice normal.
         spacing_mm_zyx: slice interval, row height, column width, as the header states them.
-        scores: of the regressor; they grow from superior to inferior.
+        scores: of the regressor, each led by its neighbours within some 15 mm
+            (``scoring.smooth_scores``); they grow from superior to inferior.
+        scores_alone: as every slice got it without its neighbours.
         scores_sd: their standard deviation over the test-time views, calibrated; None: one view.
         curve: correlation, slope and direction of the scores.
         coordinate: body coordinate, 0 at the iliac crest and 100 at the lung apex, growing
@@ -52,6 +54,7 @@ class ScoredVolume:
     z_mm: Float[ndarray, " z"]
     spacing_mm_zyx: tuple[float, float, float]
     scores: Float[ndarray, " z"]
+    scores_alone: Float[ndarray, " z"]
     scores_sd: Float[ndarray, " z"] | None
     curve: ScoreCurve
     coordinate: Float[ndarray, " z"] | None = None
@@ -82,6 +85,7 @@ class ScoredVolume:
             "slices": {
                 "z_mm": _rounded(self.z_mm, 3),
                 "score": _rounded(self.scores, 6),
+                "score_alone": _rounded(self.scores_alone, 6),
                 "score_sd": _rounded(self.scores_sd, 6),
                 "coordinate": _rounded(self.coordinate, 3),
                 "coordinate_sd": _rounded(self.coordinate_sd, 3),

@@ -38,7 +38,7 @@ from ubr_pretrain.regressor import TrainedRegressor, read_regressor
 from ubr_pretrain.runtime import start_ranks
 from ubr_pretrain.scans import hash_of
 from ubr_pretrain.scored_volume import ScoredImage, ScoredVolume
-from ubr_pretrain.scoring import read_curve
+from ubr_pretrain.scoring import read_curve, smooth_scores
 from ubr_pretrain.view_scores import VIEWS, score_views
 from ubr_pretrain.volumes import SCORING_TILT_DEG, read_volume
 
@@ -62,24 +62,29 @@ class Scorer:
     num_views: int = NUM_VIEWS
 
     def score_volume(self, volume: Volume, name: str) -> ScoredVolume:
-        """Score every slice of a volume and say what the scores mean."""
-        scores, views_sd = self._scores(volume.hu, volume.spacing_mm_zyx[1:])
+        """Score every slice of a volume and say what the scores mean.
+
+        Anomalies are looked for in the scores of the slices alone: smoothing would hide them.
+        """
+        alone, views_sd = self._scores(volume.hu, volume.spacing_mm_zyx[1:])
         z_mm, step_mm = volume.z_mm, volume.spacing_mm_zyx[0]
+        scores = smooth_scores(alone, z_mm, views_sd)
         scored = ScoredVolume(
             name=name,
             z_mm=z_mm,
             spacing_mm_zyx=volume.spacing_mm_zyx,
             scores=scores,
+            scores_alone=alone,
             scores_sd=views_sd,
             curve=read_curve(scores, z_mm),
-            anomalies=find_anomalies(scores, z_mm, step_mm, self.calibration, views_sd),
+            anomalies=find_anomalies(alone, z_mm, step_mm, self.calibration, views_sd),
             notes=volume.notes,
         )
         if self.calibration is None:
             return scored
         coordinate = self.calibration.coordinate(scores)
         coordinate_sd = self.calibration.coordinate_sd(scores, views_sd)
-        expected = expected_step(scores, z_mm, step_mm, self.calibration)
+        expected = expected_step(alone, z_mm, step_mm, self.calibration)
         return replace(
             scored,
             scores_sd=None if views_sd is None else views_sd * self.calibration.uncertainty_scale,

@@ -42,6 +42,7 @@ def scored(volume: Volume, name: str = "scan") -> ScoredVolume:
         z_mm=z_mm,
         spacing_mm_zyx=volume.spacing_mm_zyx,
         scores=scores,
+        scores_alone=scores,
         scores_sd=np.full(len(scores), 0.25),
         curve=read_curve(scores, z_mm),
         coordinate=coordinate,

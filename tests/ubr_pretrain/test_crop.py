@@ -23,7 +23,7 @@ def scored_at(coordinate: np.ndarray, z_mm: np.ndarray, name: str = "scan") -> S
     bounds = ("legs", "pelvis", "abdomen", "chest", "head_neck")
     zones = tuple(bounds[i] for i in np.digitize(coordinate, [-45, 0, 56, 100]))
     return ScoredVolume(
-        name, z_mm, (5.0, 1.0, 1.0), -coordinate, None, read_curve(-coordinate, z_mm),
+        name, z_mm, (5.0, 1.0, 1.0), -coordinate, -coordinate, None, read_curve(-coordinate, z_mm),
         coordinate=coordinate, coordinate_sd=np.ones_like(coordinate), zones=zones,
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ def record(name: str, num_slices: int = 3, **changes: Any) -> dict[str, Any]:
         "slices": {
             "z_mm": numbers,
             "score": numbers,
+            "score_alone": numbers,
             "score_sd": None,
             "coordinate": None,
             "coordinate_sd": None,
