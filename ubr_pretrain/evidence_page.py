@@ -80,7 +80,7 @@ class Evidence(Config):
     sweep: tuple[SweepPoint, ...]
     sweep_volumes: int
     abnormal: tuple[AbnormalVolume, ...]
-    test_r: Mapping[str, float]
+    test_r: Mapping[str, int | float]
     facts: Mapping[str, Mapping[str, Any]]
     seconds: float
     cpu_seconds: float
@@ -261,7 +261,7 @@ def _abnormal(curve: ShownCurve) -> AbnormalVolume:
     )
 
 
-def _r_of_test(volumes: Sequence[StoredVolume], scores: np.ndarray) -> dict[str, float]:
+def _r_of_test(volumes: Sequence[StoredVolume], scores: np.ndarray) -> dict[str, int | float]:
     """Return what r says of the test volumes; a curve without one counts as 0."""
     ends = np.cumsum([0, *(len(volume.z_mm) for volume in volumes)])
     r = np.array(

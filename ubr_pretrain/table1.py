@@ -105,7 +105,7 @@ class Row(Config):
     confusion: tuple[tuple[int, ...], ...]
     by_distance: tuple[Mapping[str, Any], ...]
     share_of_errors_near: float | None
-    over_pairs: Mapping[str, float] | None
+    over_pairs: Mapping[str, int | float] | None
 
 
 class OrderOfTwo(Config):

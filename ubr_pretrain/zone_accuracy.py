@@ -204,7 +204,7 @@ def calibrate(
     return fit_thresholds(scores[known], slices["zone"].to_numpy()[known])
 
 
-def spread(values: Sequence[float]) -> Mapping[str, float]:
+def spread(values: Sequence[float]) -> Mapping[str, int | float]:
     """Return number, mean, standard deviation and range of some accuracies."""
     array = np.asarray(values, float)
     return {
