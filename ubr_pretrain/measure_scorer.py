@@ -152,7 +152,7 @@ def score_labelled(
     num_views: int,
     device: str,
 ) -> list[LabelledCurve]:
-    """Score every volume that one of the tables speaks of.
+    """Score, as users do, every volume that one of the tables speaks of.
 
     Raises:
         ValueError: no such volume, a slice that it does not have, or one that cannot be read.
@@ -162,11 +162,8 @@ def score_labelled(
 
     from ubr_pretrain.labelled_curves import LabelledCurve
     from ubr_pretrain.landmarks import read_landmarks
-    from ubr_pretrain.network_input import resample_slices
-    from ubr_pretrain.regressor import read_regressor
-    from ubr_pretrain.runtime import start_ranks
+    from ubr_pretrain.scorer import read_scorer
     from ubr_pretrain.slice_classes import OTHER, read_slice_classes
-    from ubr_pretrain.view_scores import score_views
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
 
     marks: dict[str, dict[str, int]] = {}
@@ -183,30 +180,33 @@ def score_labelled(
     names = [entry.name for entry in entries]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"--volumes hold two volumes of the name {twice[0]}")
-    trained = read_regressor(checkpoint)
-    spec = trained.input_spec
+    scorer = read_scorer(checkpoint, device=device, num_views=num_views)
     curves = []
-    with start_ranks(device) as ranks:
-        regressor = trained.regressor.to(ranks.device)
-        for entry in track(entries, "scoring", disable=not sys.stderr.isatty()):
-            volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
-            zones = np.full(volume.num_slices, OTHER)
-            known = named.get(entry.name)
-            labelled = [] if known is None else known.index.tolist()
-            for index in (*marks.get(entry.name, {}).values(), *labelled):
-                if index >= volume.num_slices:
-                    raise ValueError(
-                        f"{entry.name}: slice {index} is labelled, it has {volume.num_slices}"
-                    )
-            if known is not None:
-                zones[labelled] = known.to_numpy()
-            slices = resample_slices(volume.hu, volume.spacing_mm_zyx[1:], spec)
-            scores, sd = score_views(regressor, slices, spec, ranks.device, num_views)
-            subject = entry.subject or entry.name
-            marked = marks.get(entry.name, {})
-            curves.append(
-                LabelledCurve(entry.name, subject, volume.z_mm, scores, marked, zones, sd)
+    for entry in track(entries, "scoring", disable=not sys.stderr.isatty()):
+        volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+        zones = np.full(volume.num_slices, OTHER)
+        known = named.get(entry.name)
+        labelled = [] if known is None else known.index.tolist()
+        marked = marks.get(entry.name, {})
+        for index in (*marked.values(), *labelled):
+            if index >= volume.num_slices:
+                raise ValueError(
+                    f"{entry.name}: slice {index} is labelled, it has {volume.num_slices}"
+                )
+        if known is not None:
+            zones[labelled] = known.to_numpy()
+        scored = scorer.score_volume(volume, entry.name)
+        curves.append(
+            LabelledCurve(
+                entry.name,
+                entry.subject or entry.name,
+                scored.z_mm,
+                scored.scores,
+                marked,
+                zones,
+                scored.scores_sd,
             )
+        )
     return curves
 
 
