@@ -142,7 +142,8 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
 
     records = json.loads((scores / "scores.json").read_text("utf-8"))["volumes"]
     volumes = pd.DataFrame([record for record in records if "code" not in record])
-    scored = pd.read_csv(scores / "scores.csv", dtype={"volume": str})
+    columns = ["volume", "slice_index", "z_mm", "score"]  # it may hold zones of its own
+    scored = pd.read_csv(scores / "scores.csv", dtype={"volume": str}, usecols=columns)
     merged = (
         read_slice_classes([labels])
         .merge(

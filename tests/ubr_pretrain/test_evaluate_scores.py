@@ -26,7 +26,8 @@ def perfect(tmp_path):
         )
     scores = tmp_path / "scores"
     scores.mkdir()
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(scores / "scores.csv", index=False)
+    table = pd.DataFrame(rows, columns=COLUMNS).assign(zone="proposed by the scorer")
+    table.to_csv(scores / "scores.csv", index=False)
     (scores / "scores.json").write_text(json.dumps({"volumes": records}))
     table = pd.DataFrame(labels, columns=["volume", "index_sup_to_inf", "class"])
     table.to_csv(tmp_path / "labels.csv", index=False)
