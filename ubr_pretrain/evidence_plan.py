@@ -77,7 +77,7 @@ def make_plan(data: EvidenceData) -> list[PlannedCell]:
         add(f"pool6-seed{seed}", 0.02 * vgg.iterations, _fit_pool6, seed)
         add(f"supervised-seed{seed}", lengths.supervised, _train_supervised, vgg)
         add(f"order-seed{seed}", lengths.order, _train_order, vgg)
-        everyone = [volume.name for volume in (*data.sets.labelled,)]
+        everyone = [volume.name for volume in data.sets.labelled]
         add(f"position-all-seed{seed}", lengths.position, _train_position, vgg, everyone)
         pairs = data.position_pairs if seed == config.seeds[0] else data.position_pairs[:1]
         for number, pair in enumerate(pairs):
@@ -112,7 +112,7 @@ def _train_regressor(
 ) -> tuple[Arrays, Facts]:
     run = RunFolder(folder / "run")
     if run.read_manifest().get("status") != "finished":
-        code = train(config.model_copy(update={"eval_every": config.iterations}), run.path)
+        code = train(config, run.path)
         if code > 1:
             raise Stopped(code)
     _require_unlabelled(data, run.path / "manifest.csv")
