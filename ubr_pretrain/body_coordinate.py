@@ -28,6 +28,7 @@ from ubr_pretrain.calibration import (
 )
 from ubr_pretrain.landmarks import (
     LANDMARK_COORDINATES,
+    TRUNK,
     LandmarkMark,
     known_zones,
     read_landmarks,
@@ -48,9 +49,6 @@ __all__ = [
     "robust_slope",
     "write_calibration",
 ]
-
-TRUNK = (LANDMARK_COORDINATES["pubic_symphysis_lower"], LANDMARK_COORDINATES["lung_apex"])
-"""The part of the body, in body coordinates, where scores are expected to be linear in mm."""
 
 LEAST_SHARE_OF_SLOPE = 0.25
 """Between two landmarks the score grows at least by this share of the overall slope: landmarks that

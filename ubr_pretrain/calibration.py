@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
-from ubr_pretrain.landmarks import LANDMARK_COORDINATES, ZONE_BOUNDS, ZONE_NAMES
+from ubr_pretrain.landmarks import LANDMARK_COORDINATES, TRUNK, ZONE_BOUNDS, ZONE_NAMES
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.zones import ZoneThresholds
 
@@ -124,10 +124,21 @@ class Calibration:
         )
 
     @property
+    def _trunk(self) -> tuple[CalibratedLandmark, ...]:
+        """The landmarks of the trunk; all of them where it shows fewer than two."""
+        inside = tuple(m for m in self.landmarks if TRUNK[0] <= m.coordinate <= TRUNK[1])
+        return inside if len(inside) > 1 else self.landmarks
+
+    @property
     def score_per_unit(self) -> float:
-        """Score per unit of the body coordinate, over all landmarks; positive."""
-        scores, coordinates = self._knots
-        return float((scores[-1] - scores[0]) / (coordinates[0] - coordinates[-1]))
+        """Score per unit of the body coordinate in the trunk; positive."""
+        top, bottom = self._trunk[0], self._trunk[-1]
+        return (bottom.score - top.score) / (top.coordinate - bottom.coordinate)
+
+    @property
+    def trunk_sd(self) -> float:
+        """Typical standard deviation of the coordinate at the landmarks of the trunk."""
+        return float(np.median([mark.coordinate_sd for mark in self._trunk]))
 
     @property
     def mm_per_unit(self) -> float:

@@ -79,22 +79,23 @@ class Anomaly:
 def find_disorder(curve: PositionCurve) -> Iterator[Anomaly]:
     """Find the stretches in which slices belong above slices that come before them."""
     top = curve.first_below_vertex()
-    smooth = curve.smooth(FALL_SMOOTHING_MM)[top:]
-    highest = np.maximum.accumulate(smooth)[:-1]
-    lowest = np.minimum.accumulate(smooth[::-1])[::-1][1:]
-    fall_mm = highest - lowest  # across every border between two slices
-    allowed_mm = _allowed(curve, max(FALL_MM, FALL_WANDERS * curve.wander_mm))[top:-1]
+    fall_mm = _falls(curve.smooth(FALL_SMOOTHING_MM)[top:])
+    without_strays_mm = _falls(curve.smooth()[top:])
+    allowed_mm = curve.allowed(max(FALL_MM, FALL_WANDERS * curve.wander_mm))[top:-1]
     for first, end in stretches(fall_mm > FALL_SHARE * allowed_mm):
         worst_mm = float(fall_mm[first:end].max())
-        if (fall_mm[first:end] > allowed_mm[first:end]).any():
+        really = without_strays_mm[first:end].max() > FALL_SHARE**2 * worst_mm
+        if really and (fall_mm[first:end] > allowed_mm[first:end]).any():
             a, b = top + first, top + end
             text = f"slices {a} to {b} are in disorder: scores fall back by {worst_mm:.0f} mm"
             yield Anomaly("NON_MONOTONE", a, b, worst_mm, text)
 
 
-def _allowed(curve: PositionCurve, in_trunk_mm: float) -> Float[ndarray, " z"]:
-    """Return what is allowed at every slice: twice as much outside the trunk, less linear."""
-    return np.where(curve.in_trunk(), in_trunk_mm, 2 * in_trunk_mm)
+def _falls(position_mm: Float[ndarray, " z"]) -> Float[ndarray, " z-1"]:
+    """Return how far the lowest below every border between slices lies above the highest above."""
+    highest = np.maximum.accumulate(position_mm)[:-1]
+    lowest = np.minimum.accumulate(position_mm[::-1])[::-1][1:]
+    return highest - lowest
 
 
 def find_jumps(curve: PositionCurve, disorder: Sequence[Anomaly]) -> Iterator[Anomaly]:
@@ -112,7 +113,7 @@ def find_jumps(curve: PositionCurve, disorder: Sequence[Anomaly]) -> Iterator[An
         jump_mm[max(0, anomaly.first_slice - window) : anomaly.last_slice + window] = 0
     jump_mm[: curve.first_below_vertex() + window] = 0
     at_once = np.diff(rest) > 0.6 * jump_mm
-    for first, end in stretches((jump_mm > least_mm) & at_once):
+    for first, end in stretches((jump_mm > curve.allowed(least_mm)[:-1]) & at_once):
         i = first + int(np.argmax(jump_mm[first:end]))
         text = (
             f"scores jump by {jump_mm[i]:.0f} mm of body between slices {i} and {i + 1}, which the "
@@ -127,7 +128,7 @@ def find_stray(curve: PositionCurve, others: Sequence[Anomaly]) -> Iterator[Anom
     rest = curve.expected_mm - rate * curve.z_mm
     neighbours = replace(curve, expected_mm=rest).smooth()
     least_mm = max(STRAY_MM, STRAY_WANDERS * curve.wander_mm, STRAY_NOISES * curve.noise_mm)
-    allowed_mm = _allowed(curve, least_mm)
+    allowed_mm = curve.allowed(least_mm)
     away_mm = np.abs(rest - neighbours)
     away_mm[: curve.first_below_vertex() + 1] = 0
     for anomaly in others:

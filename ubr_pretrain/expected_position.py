@@ -33,6 +33,9 @@ VERTEX_ZONE = 150.0
 CAP_MM = 40.0
 """So far above the dome of the skull slices show little but air, and score anything."""
 
+DOUBTFUL, DOUBTFUL_CAP_MM = 2.0, 100.0
+"""Where positions are so much less certain than in the trunk, the dome itself scores anything."""
+
 
 @dataclass(frozen=True, eq=False)
 class PositionCurve:
@@ -43,6 +46,7 @@ class PositionCurve:
         step_mm: the header's slice interval.
         expected_mm: [z] position in an average body, growing towards the feet.
         coordinate: [z] body coordinate; None without a calibration.
+        doubt: [z] how much less certain a position is than one in the trunk, 1 or more.
         noise_mm: standard deviation of a slice about its neighbours.
         wander_mm: typical standard deviation of a faultless curve about its line.
     """
@@ -51,6 +55,7 @@ class PositionCurve:
     step_mm: float
     expected_mm: Float[ndarray, " z"]
     coordinate: Float[ndarray, " z"] | None
+    doubt: Float[ndarray, " z"]
     noise_mm: float
     wander_mm: float
 
@@ -73,13 +78,16 @@ class PositionCurve:
             z_mm=self.z_mm[-1] - self.z_mm[::-1],
             expected_mm=self.expected_mm[::-1],
             coordinate=None if self.coordinate is None else self.coordinate[::-1],
+            doubt=self.doubt[::-1],
         )
 
     def first_below_vertex(self) -> int:
         """Return the first slice that is not above the head."""
         if self.coordinate is None:
             return 0
-        cap = self.z_mm <= self.z_mm[0] + CAP_MM
+        head = self.coordinate >= TRUNK[1]
+        doubtful = head.any() and np.median(self.doubt[head]) >= DOUBTFUL
+        cap = self.z_mm <= self.z_mm[0] + (DOUBTFUL_CAP_MM if doubtful else CAP_MM)
         window = self.coordinate[: min(len(cap), int(cap.sum()) + 3)]
         top = int(np.argmax(median_filter(window, 3, mode="nearest"))) if len(window) > 2 else 0
         return top if window[top] >= VERTEX_ZONE and cap[top] else 0
@@ -94,6 +102,16 @@ class PositionCurve:
         trunk = np.zeros(len(inside), bool)
         trunk[first:end] = True
         return trunk
+
+    def allowed(self, in_trunk_mm: float) -> Float[ndarray, " z"]:
+        """Return what is allowed at every slice, where so much is allowed in the trunk.
+
+        Elsewhere at least twice as much: scores are less linear there; and more in proportion to
+        how uncertain the calibration is.
+        """
+        trunk = self.in_trunk()
+        least = np.where(trunk, 1.0, 2.0)
+        return in_trunk_mm * np.maximum(least, median_filter(self.doubt, self.window()))
 
     def window(self, width_mm: float = SMOOTHING_MM) -> int:
         """Return an odd number of slices, at least 3: ``width_mm`` long, few in a short scan."""
@@ -123,13 +141,15 @@ def position_curve(
         calibration: of the regressor, or None.
         scores_sd: of every slice over its views, or None.
     """
-    coordinate = None
+    coordinate, doubt = None, np.ones(len(scores))
     if calibration is None:
         slope = abs(robust_slope(z_mm, scores)[0])
         expected_mm = (scores - scores[0]) / slope if slope > 0 else np.zeros(len(scores))
         score_per_mm, wander_mm = slope, DEFAULT_WANDER_MM
     else:
         coordinate = calibration.coordinate(scores)
+        if calibration.trunk_sd > 0:
+            doubt = np.maximum(calibration.coordinate_sd(scores) / calibration.trunk_sd, 1)
         expected_mm = -coordinate * calibration.mm_per_unit
         score_per_mm = calibration.slope_per_mm
         wander_mm = calibration.wander_sd * calibration.mm_per_unit
@@ -138,7 +158,7 @@ def position_curve(
     if scores_sd is not None and calibration is not None and score_per_mm > 0:
         own = float(np.median(scores_sd)) * calibration.uncertainty_scale / score_per_mm
         noise_mm = max(noise_mm, own)
-    return PositionCurve(z_mm, step_mm, expected_mm, coordinate, noise_mm, wander_mm)
+    return PositionCurve(z_mm, step_mm, expected_mm, coordinate, doubt, noise_mm, wander_mm)
 
 
 def stretches(flags: Bool[ndarray, " n"]) -> list[tuple[int, int]]:

@@ -37,6 +37,9 @@ ZONE_BOUNDS = ("lung_apex", "liver_dome", "iliac_crest", "pubic_symphysis_lower"
 
 ZONE_NAMES = ("head_neck", "chest", "abdomen", "pelvis", "legs")
 
+TRUNK = (LANDMARK_COORDINATES["pubic_symphysis_lower"], LANDMARK_COORDINATES["lung_apex"])
+"""Lower and upper end of the part of the body where scores are expected to be linear in mm."""
+
 REQUIRED_COLUMNS = ("volume", "landmark", "index_sup_to_inf")
 
 
