@@ -1,5 +1,7 @@
 """Anomalies of scans that are known exactly: what must be found, where, and what must not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,6 +210,30 @@ def test_single_stray_slice_is_named_alone():
     found = find_anomalies(scores, z_mm, 5.0, CALIBRATION)
     assert [(a.code, a.first_slice, a.last_slice) for a in found] == [("NONLINEAR", 33, 33)]
     assert found[0].value == pytest.approx(80, abs=8)
+
+
+def test_a_few_slices_that_stray_together_are_no_disorder():
+    scores, z_mm = known_scan(90, -20, 4.0)
+    scores[40:42] += 90 * SCORE_PER_MM
+    found = find_anomalies(scores, z_mm, 4.0, CALIBRATION)
+    assert [(a.code, a.first_slice, a.last_slice) for a in found] == [("NONLINEAR", 40, 41)]
+
+
+def test_doubt_of_the_calibration_is_allowed_for_where_it_lies():
+    doubtful = known_calibration(
+        landmarks=tuple(
+            replace(m, coordinate_sd=40.0 if m.name == "vertex" else 4.0)
+            for m in CALIBRATION.landmarks
+        )
+    )
+    scores, z_mm = known_scan(165, 20, 4.0)
+    for block, in_head in ((slice(10, 28), True), (slice(90, 108), False)):
+        order = np.arange(len(scores))
+        order[block] = order[block][::-1]
+        sure = codes(find_anomalies(scores[order], z_mm, 4.0, CALIBRATION))
+        unsure = codes(find_anomalies(scores[order], z_mm, 4.0, doubtful))
+        assert "NON_MONOTONE" in sure
+        assert ("NON_MONOTONE" in unsure) == (not in_head)
 
 
 @given(st.floats(0.9, 1.1), st.sampled_from([0.4, 0.5, 1.0, 2.0, 2.5]))
