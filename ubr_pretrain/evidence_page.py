@@ -26,6 +26,7 @@ from ubr_pretrain.evidence_figures import (
 )
 from ubr_pretrain.group_sweep import SweepPoint, make_sweep
 from ubr_pretrain.runtime import generator
+from ubr_pretrain.score_diagnosis import ScoreDiagnosis, diagnose
 from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.slice_store import StoredVolume
 from ubr_pretrain.table1 import NEAR_MM, OrderOfTwo, Row, make_table1
@@ -59,6 +60,7 @@ class Evidence(Config):
         thresholds: that the two volumes set for row 4, first seed.
         rows: Table 1.
         order: every two rows, in the paper's order.
+        diagnoses: what thresholds can do with the scores of rows 4 and 5.
         sweep: Fig. 3b.
         sweep_volumes: that every point of it was trained on.
         abnormal: the volumes shown in Fig. 4.
@@ -77,6 +79,7 @@ class Evidence(Config):
     thresholds: tuple[float, float]
     rows: tuple[Row, ...]
     order: tuple[OrderOfTwo, ...]
+    diagnoses: tuple[ScoreDiagnosis, ...]
     sweep: tuple[SweepPoint, ...]
     sweep_volumes: int
     abnormal: tuple[AbnormalVolume, ...]
@@ -124,6 +127,10 @@ def write_evidence(
         thresholds=(thresholds.chest_abdomen, thresholds.abdomen_pelvis),
         rows=table.rows,
         order=table.order,
+        diagnoses=tuple(
+            diagnose(data, row, [cells[f"{arch}-seed{seed}"] for seed in data.config.seeds])
+            for row, arch in ((4, "vgg16"), (5, "alexnet"))
+        ),
         sweep=sweep,
         sweep_volumes=len(data.swept),
         abnormal=tuple(_abnormal(curve) for curve in abnormal),
