@@ -65,6 +65,10 @@ _LOWER = np.array([region[3] for region in REGIONS.values()])
 
 _ZONE_EDGES = (VERTEX, *(LANDMARK_COORDINATES[name] for name in ZONE_BOUNDS), SOLE)
 
+LEAST_EXTENT = 10.0
+"""Scans below some 40 mm, single slices above all, are named after that much of their surroundings:
+without an extent every region that holds them would agree equally little."""
+
 NUM_QUANTILES = 25
 """Of either end of the scan, for the confidence."""
 
@@ -149,8 +153,9 @@ def _ends(
 
 def _best_terms(tops: ndarray, bottoms: ndarray) -> ndarray:
     """Return the index of the term that agrees best with scans from ``tops`` to ``bottoms``."""
-    upper = np.maximum(tops, bottoms)[..., np.newaxis]
-    lower = np.minimum(tops, bottoms)[..., np.newaxis]
+    half = np.maximum(np.abs(tops - bottoms), LEAST_EXTENT)[..., np.newaxis] / 2
+    middle = (tops + bottoms)[..., np.newaxis] / 2
+    upper, lower = middle + half, middle - half
     shared = np.minimum(upper, _UPPER) - np.maximum(lower, _LOWER)  # negative: apart
     union = np.maximum(upper, _UPPER) - np.minimum(lower, _LOWER)
     return np.asarray(np.argmax(shared / union, axis=-1))

@@ -90,3 +90,13 @@ def test_one_slice_has_a_name_and_none_has_not():
         propose_body_part(np.zeros(0), np.zeros(0), np.zeros(0))
     with pytest.raises(ValueError, match="finite"):
         propose_body_part(np.array([np.nan]), np.ones(1), np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("coordinate", "term"),
+    [(80.0, "CHEST"), (47.0, "ABDOMEN"), (20.0, "ABDOMEN"), (-30.0, "PELVIS")],
+)
+def test_a_single_slice_is_named_after_where_it_lies(coordinate: float, term: str) -> None:
+    proposed = propose_body_part(np.array([coordinate]), np.array([2.0]), np.zeros(1))
+    assert proposed.body_part_examined == term
+    assert proposed.confidence > 0.8
