@@ -46,6 +46,7 @@ from ubr_pretrain.curve_faults import (
     find_stray,
 )
 from ubr_pretrain.expected_position import PositionCurve, position_curve, stretches
+from ubr_pretrain.landmarks import LANDMARK_COORDINATES
 
 __all__ = ["Anomaly", "Code", "ExpectedStep", "expected_step", "find_anomalies"]
 
@@ -175,7 +176,7 @@ def _mostly_beyond(curve: PositionCurve, calibration: Calibration | None) -> Ano
         return None
     top, bottom = calibration.landmarks[0], calibration.landmarks[-1]
     for mark, away in (
-        (top, curve.coordinate - top.coordinate - top.coordinate_sd),
+        (top, curve.coordinate - _upper_end(calibration) - top.coordinate_sd),
         (bottom, bottom.coordinate - bottom.coordinate_sd - curve.coordinate),
     ):
         share = float(np.mean(away > 0))
@@ -186,6 +187,15 @@ def _mostly_beyond(curve: PositionCurve, calibration: Calibration | None) -> Ano
             )
             return Anomaly("OUT_OF_RANGE", 0, len(curve.z_mm) - 1, share, text)
     return None
+
+
+def _upper_end(calibration: Calibration) -> float:
+    """Return the coordinate up to which scores are read: the head ends at the vertex.
+
+    Heads have few landmarks, so a calibration seldom reaches beyond C7; scans of head and neck are
+    common, and the line goes on well up to their top.
+    """
+    return max(calibration.landmarks[0].coordinate, LANDMARK_COORDINATES["vertex"])
 
 
 def _unrelated(curve: PositionCurve) -> Anomaly | None:
@@ -264,7 +274,8 @@ def _beyond(curve: PositionCurve, calibration: Calibration) -> Iterator[Anomaly]
     """Find the slices whose scores lie beyond what was calibrated."""
     assert curve.coordinate is not None
     top, bottom = calibration.landmarks[0], calibration.landmarks[-1]
-    away = np.maximum(curve.coordinate - top.coordinate, bottom.coordinate - curve.coordinate)
+    above = curve.coordinate - _upper_end(calibration)
+    away = np.maximum(above, bottom.coordinate - curve.coordinate)
     away[: curve.first_below_vertex()] = 0
     for first, end in stretches(away > EXTRAPOLATED_UNITS):
         worst = float(away[first:end].max())
