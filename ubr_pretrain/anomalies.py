@@ -67,7 +67,7 @@ HEADER_GAP = 1.5
 """Neighbouring slices that lie more than this many intervals apart."""
 
 SPACING_RATIO = 1.3
-SPACING_SDS = 2.5
+SPACING_SDS = 3.0
 SPACING_TRUNK_MM = 120.0
 
 
@@ -171,8 +171,11 @@ def _header_gaps(curve: PositionCurve) -> Iterator[Anomaly]:
 
 
 def _mostly_beyond(curve: PositionCurve, calibration: Calibration | None) -> Anomaly | None:
-    """Return OUT_OF_RANGE for a scan of which most lies beyond the outermost landmarks."""
+    """Return OUT_OF_RANGE for a scan beyond the outermost landmarks, with little of the trunk."""
     if calibration is None or curve.coordinate is None:
+        return None
+    trunk_mm = curve.z_mm[curve.in_trunk()]
+    if len(trunk_mm) and np.ptp(trunk_mm) >= MIN_EXTENT_MM:
         return None
     top, bottom = calibration.landmarks[0], calibration.landmarks[-1]
     for mark, away in (

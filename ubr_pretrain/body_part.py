@@ -101,7 +101,7 @@ def propose_body_part(
 
     The ends of the scan are those of the monotone curve nearest to the coordinates, so that single
     stray slices do not count; which way the slices run does not matter. For the confidence both
-    ends vary independently by their standard deviation.
+    ends vary independently by their standard deviation and by how far slices stray from the curve.
 
     Args:
         coordinates: body coordinate of every slice.
@@ -148,7 +148,9 @@ def _ends(
     smooth, sd = fits[0], coordinates_sd
     if up < down:
         smooth, sd = fits[1][::-1], coordinates_sd[::-1]
-    return (float(smooth[0]), float(smooth[-1])), (float(sd[0]), float(sd[-1]))
+    stray = np.sqrt(min(down, up) / thickness_mm.sum())  # a curve in disorder has no sure ends
+    ends_sd = np.hypot(sd[[0, -1]], stray)
+    return (float(smooth[0]), float(smooth[-1])), (float(ends_sd[0]), float(ends_sd[1]))
 
 
 def _best_terms(tops: ndarray, bottoms: ndarray) -> ndarray:

@@ -52,6 +52,10 @@ STRAY_NOISES = 8.0
 LINE_MM = 100.0
 """A trunk whose build is unusual leaves its line by up to 80 mm."""
 
+LINE_WANDERS = 10.0
+LINE_TRUNK_MM = 150.0
+"""Less of a trunk has no line to leave."""
+
 PAPER_R = 0.99
 PAPER_TRUNK_MM = 300.0
 """The paper's scans reach from chest to pelvis; in shorter ones r says less."""
@@ -155,9 +159,13 @@ def find_off_line(curve: PositionCurve, scores: Float[ndarray, " z"]) -> Iterato
         if r < PAPER_R:
             text = f"r {r:.3f} < {PAPER_R} over {extent_mm:.0f} mm of trunk (the paper's rule)"
             yield Anomaly("NONLINEAR", int(trunk[0]), int(trunk[-1]), r, text)
+    if extent_mm < LINE_TRUNK_MM:
+        return
     slope, intercept = robust_slope(z_mm, position)
     away_mm = np.abs(curve.smooth()[trunk] - intercept - slope * z_mm)
-    for first, end in stretches(away_mm > max(LINE_MM, 10 * curve.wander_mm)):
+    for first, end in stretches(
+        away_mm > curve.allowed(max(LINE_MM, LINE_WANDERS * curve.wander_mm))[trunk]
+    ):
         worst_mm = float(away_mm[first:end].max())
         a, b = int(trunk[first]), int(trunk[end - 1])
         text = f"slices {a} to {b} leave the line of the trunk by {worst_mm:.0f} mm"

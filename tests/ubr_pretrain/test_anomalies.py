@@ -171,6 +171,12 @@ def test_scan_below_the_last_landmark_is_out_of_range_whatever_its_direction():
         assert "lesser_trochanter" in anomaly.message
 
 
+def test_pelvis_with_long_thighs_is_judged():
+    scores, z_mm = known_scan(-8, -98)
+    assert find_anomalies(scores, z_mm, 5.0, CALIBRATION) == ()
+    assert codes(find_anomalies(scores[::-1], z_mm, 5.0, CALIBRATION)) == ["REVERSED"]
+
+
 def test_slices_far_beyond_the_landmarks_are_named():
     scores, z_mm = known_scan(90, -120)
     (anomaly,) = find_anomalies(scores, z_mm, 5.0, CALIBRATION)

@@ -83,6 +83,17 @@ def test_stray_slices_do_not_change_the_name():
     assert part.body_part_examined == "CHEST"
 
 
+def test_curve_in_disorder_is_less_sure_than_one_in_order():
+    coordinates = np.linspace(100, 38, 50)
+    mixed = np.random.default_rng(0).permutation(coordinates)
+    sure, unsure = (
+        propose_body_part(some, np.full(50, 0.1), np.arange(50) * 5.0)
+        for some in (coordinates, mixed)
+    )
+    assert sure.confidence == 1.0
+    assert unsure.confidence < sure.confidence
+
+
 def test_one_slice_has_a_name_and_none_has_not():
     part = propose_body_part(np.array([80.0]), np.array([5.0]), np.zeros(1))
     assert part.body_part_examined == "CHEST"
