@@ -58,7 +58,7 @@ def find_borders(
 
 
 def typical_lengths(
-    volumes: Sequence[tuple[Sequence[str], Float[ndarray, " z"]]],
+    volumes: Sequence[tuple[Sequence[str], Float[ndarray, " _"]]],
 ) -> dict[str, float]:
     """Return the length in mm of every body part: the median of those that are seen whole.
 
