@@ -84,8 +84,8 @@ class ScoredVolume:
             "notes": list(self.notes),
             "slices": {
                 "z_mm": _rounded(self.z_mm, 3),
-                "score": _rounded(self.scores, 6),
-                "score_alone": _rounded(self.scores_alone, 6),
+                "score": _rounded(self.scores, 8),
+                "score_alone": _rounded(self.scores_alone, 8),
                 "score_sd": _rounded(self.scores_sd, 6),
                 "coordinate": _rounded(self.coordinate, 3),
                 "coordinate_sd": _rounded(self.coordinate_sd, 3),

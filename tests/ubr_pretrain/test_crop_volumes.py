@@ -266,8 +266,8 @@ def test_real_scans_are_cropped_with_the_scorer_of_the_package(
         true = source[[int(n) for n in np.rint(there)]]
         assert cropped[index] == max(-1024, true)
     scorer = read_scorer(device="cpu", num_views=1)
-    whole = scorer.score_volume(read_volume(nifti), "whole").scores
-    alone = scorer.score_volume(read_volume(out / table["file"][0]), "crop").scores
+    whole = scorer.score_volume(read_volume(nifti), "whole").scores_alone
+    alone = scorer.score_volume(read_volume(out / table["file"][0]), "crop").scores_alone
     np.testing.assert_allclose(
         alone, whole[table["first_slice"][0] : table["last_slice"][0] + 1], atol=1e-3
     )
