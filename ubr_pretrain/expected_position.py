@@ -123,6 +123,10 @@ class PositionCurve:
         return median_filter(self.expected_mm, self.window(width_mm), mode="nearest")
 
 
+NANOMETRE = 6
+"""Decimals of a millimetre that count: slices that tie are not told apart by rounding errors."""
+
+
 def position_curve(
     scores: Float[ndarray, " z"],
     z_mm: Float[ndarray, " z"],
@@ -153,6 +157,7 @@ def position_curve(
         expected_mm = -coordinate * calibration.mm_per_unit
         score_per_mm = calibration.slope_per_mm
         wander_mm = calibration.wander_sd * calibration.mm_per_unit
+    expected_mm = np.round(expected_mm, NANOMETRE)
     second = np.diff(expected_mm, 2) if len(scores) > 2 else np.zeros(1)
     noise_mm = 1.4826 * float(np.median(np.abs(second - np.median(second)))) / np.sqrt(6)
     if scores_sd is not None and calibration is not None and score_per_mm > 0:
