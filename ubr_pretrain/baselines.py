@@ -24,7 +24,6 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from ubr_pretrain.augmentation import augment_groups
-from ubr_pretrain.backbone import read_imagenet_trunk
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.evidence_config import SLICES_OF_BATCH
 from ubr_pretrain.groups import GroupSampler
@@ -32,6 +31,7 @@ from ubr_pretrain.network_input import network_input
 from ubr_pretrain.optimiser import build_optimiser
 from ubr_pretrain.runtime import generator, seed_everything
 from ubr_pretrain.slice_store import StoredVolume
+from ubr_pretrain.starting_regressor import start_trunk
 from ubr_pretrain.training_data import TrainingData
 from ubr_pretrain.trunk import Trunk, scaled_channels
 from ubr_pretrain.ubr_config import UbrConfig
@@ -99,13 +99,6 @@ class PositionRegressor(nn.Module):
     def forward(self, slices: Float[Tensor, "N 3 S S"]) -> Float[Tensor, " N"]:
         """Return the position of every slice, in body parts."""
         return self.position(self.branch.features(slices)).squeeze(1)
-
-
-def start_trunk(config: UbrConfig) -> Trunk:
-    """Return the trunk that the regressor would start from."""
-    if config.init == "imagenet":
-        return read_imagenet_trunk(config.imagenet_weights, config.arch, config.width).trunk
-    return Trunk(config.arch, config.width, batch_norm=config.batch_norm)
 
 
 def train_zone_classifier(

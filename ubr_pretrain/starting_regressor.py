@@ -15,6 +15,13 @@ from ubr_pretrain.trunk import Trunk
 from ubr_pretrain.ubr_config import UbrConfig
 
 
+def start_trunk(config: UbrConfig) -> Trunk:
+    """Return the trunk that a training starts from, unless it is a second stage."""
+    if config.init == "imagenet":
+        return read_imagenet_trunk(config.imagenet_weights, config.arch, config.width).trunk
+    return Trunk(config.arch, config.width, batch_norm=config.batch_norm)
+
+
 def build_regressor(
     config: UbrConfig, data: TrainingData, ranks: Ranks
 ) -> tuple[Regressor, Provenance]:
@@ -28,10 +35,6 @@ def build_regressor(
         raise ValueError("batch_norm: its statistics would differ between ranks; use one process")
     if config.start is not None:
         return _second_stage(config, data, config.start, ranks)
-    if config.init == "imagenet":
-        trunk = read_imagenet_trunk(config.imagenet_weights, config.arch, config.width).trunk
-    else:
-        trunk = Trunk(config.arch, config.width, batch_norm=config.batch_norm)
     provenance = Provenance(
         init=config.init,
         pretraining="ubr",
@@ -40,7 +43,7 @@ def build_regressor(
         num_volumes=len(data.training),
         code_version=metadata.version("ct-body-part-transfer"),
     )
-    regressor = Regressor(trunk, config.head_std).to(ranks.device)
+    regressor = Regressor(start_trunk(config), config.head_std).to(ranks.device)
     return regressor.to(memory_format=torch.channels_last), provenance  # a fifth faster on a CPU
 
 

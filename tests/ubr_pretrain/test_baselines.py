@@ -11,13 +11,13 @@ from ubr_pretrain.baselines import (
     ZoneClassifier,
     fit,
     network_outputs,
-    start_trunk,
     train_order_classifier,
     train_position_regressor,
     train_zone_classifier,
 )
 from ubr_pretrain.network_input import network_input
 from ubr_pretrain.slice_store import StoredVolume
+from ubr_pretrain.starting_regressor import start_trunk
 from ubr_pretrain.trunk import Trunk
 from ubr_pretrain.ubr_config import Optimiser
 
