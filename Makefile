@@ -1,6 +1,7 @@
 # make setup   a virtual environment in .venv with everything (the first time: minutes, 5 GB of torch)
 # make demo    the whole chain on synthetic patients, ending in runs/demo/report.html
 # make test    all tests; more of them where real data lies in ../shared/data
+# make search  the tests of laws alone, on many examples that were never tried before (half an hour)
 # make check   format, lint, types, and who may import whom
 # make bench   ratios against the bare network, into benchmarks/results.md
 # make scorer CT=ct OPENKBP=openkbp   the weights of the package, from the scans named in their model card (hours)
@@ -10,7 +11,7 @@ PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 DEMO = runs/demo
 
-.PHONY: setup demo test check bench scorer
+.PHONY: setup demo test search check bench scorer
 
 setup: $(VENV)/.installed
 
@@ -21,6 +22,9 @@ $(VENV)/.installed: pyproject.toml
 
 test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2
+
+search: setup
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --timeout 0 --hypothesis-profile search $$(grep -rl --include='test_*.py' hypothesis tests)
 
 check: setup
 	ruff check .

@@ -32,7 +32,10 @@ install_import_hook(
     "beartype.beartype",
 )
 
-settings.register_profile("any_machine", deadline=None)  # a busy machine is no fault
+# A busy machine is no fault; and a check of one commit says the same whenever it is run. New
+# examples are searched for with --hypothesis-profile=search (make search).
+settings.register_profile("any_machine", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("any_machine")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
