@@ -12,15 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lesion_det.batches import BatchSource
+from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
-from lesion_det.det_config import STAGES, STEP_EVERY, Arm, DetConfig
+from lesion_det.det_config import STAGES, STEP_EVERY, DetConfig
 from lesion_det.detector import Detector, state_sha256
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.initialization import make_start
 from lesion_det.slices import PreparedImages
+from lesion_det.splits import labelled_images
 from ubr_pretrain.ct import InputSpec
 
 SHOWN_DIGITS = 12
+
+OWN = frozenset(
+    {"init", "seed", "label_fraction", "ubr", "imagenet_weights", "external", "external_input"}
+)
+"""Fields of ``DetConfig`` in which the cells of a comparison may differ."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ def fingerprint(config: DetConfig, learned: Sequence[ImageRecord]) -> Fingerprin
 
     Args:
         config: of the cell.
-        learned: the images that it learns from.
+        learned: the images of all training patients.
 
     Raises:
         ValueError: the arm's weights were not given, cannot be had, or are another arm's.
@@ -57,7 +64,8 @@ def fingerprint(config: DetConfig, learned: Sequence[ImageRecord]) -> Fingerprin
     )
     detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
     nothing_cached = PreparedImages(config.images, config.input, cache_gb=0)
-    source = BatchSource(learned, nothing_cached, config.batch, config.seed, flip=config.flip)
+    labelled = labelled_images(learned, config.label_fraction, config.seed)
+    source = BatchSource(labelled, nothing_cached, config.batch, config.seed, flip=config.flip)
     hashes = {
         "order_sha256": source.order_sha256(config.iterations),
         "trunk_sha256": state_sha256(start.tensors),
@@ -68,37 +76,38 @@ def fingerprint(config: DetConfig, learned: Sequence[ImageRecord]) -> Fingerprin
 
 
 def audit_arms(
-    configs: Mapping[tuple[Arm, int], DetConfig],
-    fingerprints: Mapping[tuple[Arm, int], Fingerprint],
+    configs: Mapping[CellKey, DetConfig], fingerprints: Mapping[CellKey, Fingerprint]
 ) -> list[AuditRow]:
     """Return what is equal between the arms, and what the protocol lets differ.
 
     Args:
-        configs: of every cell, by arm and seed.
+        configs: of every cell.
         fingerprints: of the same cells.
     """
-    arms = list(dict.fromkeys(arm for arm, _ in configs))
-    seeds = list(dict.fromkeys(seed for _, seed in configs))
-    first = {arm: configs[arm, seeds[0]] for arm in arms}
+    arms = list(dict.fromkeys(key.arm for key in configs))
+    draws = list(dict.fromkeys((key.seed, key.fraction) for key in configs))
+    first = {arm: configs[CellKey(arm, *draws[0])] for arm in arms}
     rows = [
         _row("iterations x batch", {a: f"{c.iterations} x {c.batch}" for a, c in first.items()}),
         _row("all settings but start and seed", {a: _settings(c) for a, c in first.items()}),
     ]
     for words, key in (("order of the images", "order_sha256"), ("random head", "head_sha256")):
-        for seed in seeds:
-            hashes = {arm: fingerprints[arm, seed].hashes[key][:SHOWN_DIGITS] for arm in arms}
-            rows.append(_row(f"{words}, seed {seed}", hashes))
+        for seed, fraction in draws:
+            of_arm = {arm: fingerprints[CellKey(arm, seed, fraction)] for arm in arms}
+            labels = "" if fraction == 1 else f", {100 * fraction:.10g} % of the labels"
+            hashes = {arm: found.hashes[key][:SHOWN_DIGITS] for arm, found in of_arm.items()}
+            rows.append(_row(f"{words}, seed {seed}{labels}", hashes))
     schedules = {arm: _schedule(config) for arm, config in first.items()}
-    inputs = {arm: _input(fingerprints[arm, seeds[0]].input_spec) for arm in arms}
+    inputs = {arm: _input(fingerprints[CellKey(arm, *draws[0])].input_spec) for arm in arms}
     rows.append(_row("learning rate", schedules, required=False))
     rows.append(_row("input of the trunk", inputs, required=False))
     return rows
 
 
-def _row(what: str, values: Mapping[Arm, str], *, required: bool = True) -> AuditRow:
+def _row(what: str, values: Mapping[str, str], *, required: bool = True) -> AuditRow:
     return AuditRow(
         what=what,
-        values={str(arm): value for arm, value in values.items()},
+        values=dict(values),
         equal=len(set(values.values())) == 1,
         required=required,
     )
@@ -106,8 +115,9 @@ def _row(what: str, values: Mapping[Arm, str], *, required: bool = True) -> Audi
 
 def _settings(config: DetConfig) -> str:
     """Return a hash of everything that is not the arm's own."""
-    own = {"init", "seed", "ubr", "imagenet_weights"}
-    return hashlib.sha256(config.model_dump_json(exclude=own).encode()).hexdigest()[:SHOWN_DIGITS]
+    return hashlib.sha256(config.model_dump_json(exclude=set(OWN)).encode()).hexdigest()[
+        :SHOWN_DIGITS
+    ]
 
 
 def _schedule(config: DetConfig) -> str:

@@ -24,7 +24,7 @@ from lesion_det.ground_truth import ImageRecord
 from lesion_det.slices import PreparedImages
 from ubr_pretrain.runtime import generator
 
-ORDER, FLIPS, SAMPLING = 0, 1, 2
+ORDER, FLIPS, SAMPLING, LABELS, JITTER = range(5)
 """Streams of random numbers of one seed."""
 
 MAX_SEED = 2**63 - 1

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from jaxtyping import Bool
 from pydantic import ValidationError
 
+from lesion_det.curve_hits import text_to_hits
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import DetectionMetrics, measure
 from lesion_det.predictions import Predictions, read_predictions
@@ -27,12 +30,39 @@ METRICS_FILE = "comparison_metrics.json"
 CellStatus = Literal["finished", "failed", "interrupted", "not started"]
 
 
+class CellKey(NamedTuple):
+    """One training of a comparison.
+
+    Attributes:
+        arm: the start: one of ``Arm``, or the name of an external trunk.
+        seed: of everything.
+        fraction: of the training patients whose labels are learned from.
+    """
+
+    arm: str
+    seed: int
+    fraction: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``cells``: ``ubr-seed0``, ``ubr-seed0-labels25`` for a quarter."""
+        labels = "" if self.fraction == 1 else f"-labels{100 * self.fraction:.10g}"
+        return f"{self.arm}-seed{self.seed}{labels}"
+
+    @property
+    def words(self) -> str:
+        """The same for a reader."""
+        labels = "" if self.fraction == 1 else f", {100 * self.fraction:.10g} % of the labels"
+        return f"{self.arm}, seed {self.seed}{labels}"
+
+
 class Cell(Config):
     """One training of one arm.
 
     Attributes:
         arm: the start.
         seed: of order, head and sampling.
+        fraction: of the training patients that it learned from.
         status: only finished cells enter averages.
         reason: why it failed.
         seconds: wall time of its last session.
@@ -46,6 +76,7 @@ class Cell(Config):
 
     arm: str
     seed: int
+    fraction: float = 1.0
     status: CellStatus
     reason: str = ""
     seconds: float | None = None
@@ -59,21 +90,24 @@ class Cell(Config):
     @property
     def name(self) -> str:
         """Its folder below ``cells``."""
-        return cell_name(self.arm, self.seed)
+        return CellKey(self.arm, self.seed, self.fraction).name
 
 
 @dataclass(frozen=True, eq=False)
 class CellAnswers:
-    """A cell with the detections behind its numbers (None unless finished)."""
+    """A cell with the detections behind its numbers.
+
+    Attributes:
+        cell: the numbers.
+        predictions: at the end; None unless finished.
+        weights: the rows of ``weights.csv``.
+        curve_hits: by iteration, which lesions the evaluations along the training found.
+    """
 
     cell: Cell
     predictions: Predictions | None
     weights: tuple[Mapping[str, str], ...] = ()
-
-
-def cell_name(arm: str, seed: int) -> str:
-    """Return the folder name of a cell; ``+`` is kept, every arm is a legal name."""
-    return f"{arm}-seed{seed}"
+    curve_hits: Mapping[int, Bool[np.ndarray, " L"]] = field(default_factory=dict)
 
 
 def is_finished(folder: Path) -> bool:
@@ -83,8 +117,7 @@ def is_finished(folder: Path) -> bool:
 
 def read_cell(
     folder: Path,
-    arm: str,
-    seed: int,
+    key: CellKey,
     ground_truth: GroundTruth,
     *,
     expected: Mapping[str, str],
@@ -94,8 +127,7 @@ def read_cell(
 
     Args:
         folder: may be absent.
-        arm: its start.
-        seed: its seed.
+        key: which one it is.
         ground_truth: of the validation images.
         expected: hashes of what it must have started from; another start is a failure.
         failure: why its training ended, "" where it did not fail.
@@ -106,21 +138,18 @@ def read_cell(
     manifest = _read_manifest(folder)
     if manifest.get("status") == "finished" and not failure:
         failure = _other_start(manifest.get("audit", {}), expected)
-    curve = tuple(
-        (record["iteration"], record.get("top5_recall"))
-        for record in read_metrics(folder / "metrics.jsonl")
-        if record.get("kind") == "val"
-    )
+    records = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("kind") == "val"]
     status = _status(manifest, failure)
     finished = status == "finished"
     predictions = read_predictions(folder / "predictions_val.json") if finished else None
     cell = Cell(
-        arm=arm,
-        seed=seed,
+        arm=key.arm,
+        seed=key.seed,
+        fraction=key.fraction,
         status=status,
         reason=failure,
         seconds=manifest.get("seconds"),
-        curve=curve,
+        curve=tuple((record["iteration"], record.get("top5_recall")) for record in records),
         metrics=_metrics(folder, ground_truth, predictions) if predictions else None,
         audit=manifest.get("audit", {}),
         input_spec=manifest.get("input_spec", {}),
@@ -131,7 +160,12 @@ def read_cell(
     if (folder / "weights.csv").is_file():
         with (folder / "weights.csv").open(encoding="utf-8", newline="") as file:
             weights = tuple(csv.DictReader(file))
-    return CellAnswers(cell, predictions, weights)
+    curve_hits = {
+        record["iteration"]: text_to_hits(record["hits"], ground_truth.num_lesions)
+        for record in records
+        if "hits" in record
+    }
+    return CellAnswers(cell, predictions, weights, curve_hits)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -28,9 +28,10 @@ from lesion_det.det_config import Arm, DetConfig
 from ubr_pretrain.config import config_parser, parse_config, refuse
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
-    from lesion_det.cells import CellAnswers
+    from lesion_det.cells import CellAnswers, CellKey
     from lesion_det.comparison import Comparison
-    from lesion_det.plan import CellKey, Plan, Question
+    from lesion_det.plan import Plan, Question
+    from lesion_det.predictions import Predictions
     from lesion_det.ubr_chapter import UbrChapter
 
 PAPER_ARMS: tuple[Arm, ...] = ("random", "ubr", "imagenet", "ubr+imagenet")
@@ -76,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lesion_det.ubr_chapter import read_ubr_chapter
 
     seeds = tuple(dict.fromkeys(rest.seeds))
-    question = Question(common, inits, seeds, rest.ubr_imagenet, rest.title)
+    question = Question(common, inits, seeds, ubr_imagenet=rest.ubr_imagenet, title=rest.title)
     try:
         chapter = read_ubr_chapter(rest.ubr_run, rest.scores, rest.pictures)
         if rest.dry_run:
-            for arm, seed in make_plan(question, say=print).configs:
-                print(f"would train {arm}, seed {seed}")
+            for key in make_plan(question, say=print).configs:
+                print(f"would train {key.words}")
             return 0
         code, not_run = compare(question, rest.out, chapter=chapter, overwrite=rest.overwrite)
     except ValueError as error:
@@ -97,7 +98,7 @@ def compare(
     overwrite: bool = False,
     train_cell: TrainCell | None = None,
     say: Callable[[str], None] = print,
-) -> tuple[int, Mapping[Arm, str]]:
+) -> tuple[int, Mapping[str, str]]:
     """Run or continue all cells and write the report, anew after every cell.
 
     Args:
@@ -116,7 +117,7 @@ def compare(
         ValueError: impossible input: data, no arm that can be run, unequal arms, a folder in use
             or of another comparison.
     """
-    from lesion_det.cells import cell_name, is_finished
+    from lesion_det.cells import is_finished
     from lesion_det.plan import SavedQuestion, make_plan
     from lesion_det.report import markdown_table
     from ubr_pretrain.run_folder import open_run_folder
@@ -127,9 +128,9 @@ def compare(
     failures: dict[CellKey, str] = {}
     with open_run_folder(out, saved, overwrite=overwrite) as folder:
         folder.update_manifest(status="running", inits=question.inits, seeds=question.seeds)
-        for number, ((arm, seed), config) in enumerate(plan.configs.items(), start=1):
-            cell = out / "cells" / cell_name(arm, seed)
-            heading = f"[{number}/{len(plan.configs)}] {arm}, seed {seed}"
+        for number, (key, config) in enumerate(plan.configs.items(), start=1):
+            cell = out / "cells" / key.name
+            heading = f"[{number}/{len(plan.configs)}] {key.words}"
             if is_finished(cell):
                 say(f"{heading}: finished before")
                 continue
@@ -137,8 +138,8 @@ def compare(
             try:
                 code = train_cell(config, cell)
             except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError) as error:
-                failures[arm, seed] = " ".join(str(error).split()) or type(error).__name__
-                say(f"{heading}: failed: {failures[arm, seed]}")
+                failures[key] = " ".join(str(error).split()) or type(error).__name__
+                say(f"{heading}: failed: {failures[key]}")
             else:
                 if code:
                     say(f"{heading}: stopped; the same command continues")
@@ -170,28 +171,22 @@ def _report(
     """Gather what there is and write the report."""
     import torch
 
-    from lesion_det.cells import BOOTSTRAP_SEED, cell_name, read_cell
+    from lesion_det.cells import BOOTSTRAP_SEED, read_cell
     from lesion_det.comparison import Comparison, compare_arms
     from lesion_det.report import Evidence, write_report
     from ubr_pretrain.runtime import describe_machine, generator
 
-    cells: dict[str, list[CellAnswers]] = {
-        arm: [
-            read_cell(
-                out / "cells" / cell_name(arm, seed),
-                arm,
-                seed,
-                plan.ground_truth,
-                expected=plan.fingerprints[arm, seed].hashes,
-                failure=failures.get((arm, seed), ""),
-            )
-            for seed in question.seeds
-        ]
-        for arm in question.inits
-        if arm not in plan.not_run
+    cells: dict[CellKey, CellAnswers] = {
+        key: read_cell(
+            out / "cells" / key.name,
+            key,
+            plan.ground_truth,
+            expected=plan.fingerprints[key].hashes,
+            failure=failures.get(key, ""),
+        )
+        for key in plan.configs
     }
-    not_run: dict[str, str] = {str(arm): reason for arm, reason in plan.not_run.items()}
-    machines = [answers.cell.machine for of_arm in cells.values() for answers in of_arm]
+    machines = [answers.cell.machine for answers in cells.values()]
     machine = next((m for m in machines if m), None) or describe_machine(torch.device("cpu"))
     comparison = Comparison(
         title=question.title,
@@ -199,15 +194,15 @@ def _report(
         settings=question.settings_yaml(),
         audit=plan.audit,
         versions=machine,
-        **compare_arms(question.inits, cells, not_run, plan.ground_truth),
+        **compare_arms(question.inits, cells, plan.not_run, plan.ground_truth),
     )
-    finished = {
-        arm: tuple(a.predictions for a in of_arm if a.predictions is not None)
-        for arm, of_arm in cells.items()
-    }
+    finished: dict[str, list[Predictions]] = {}
+    for key, answers in cells.items():
+        if answers.predictions is not None and key.fraction == question.fractions[0]:
+            finished.setdefault(key.arm, []).append(answers.predictions)
     evidence = Evidence(
         plan.ground_truth,
-        {arm: answers for arm, answers in finished.items() if answers},
+        {arm: tuple(of_arm) for arm, of_arm in finished.items()},
         question.common.images,
         chapter,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lesion_det.cells import BOOTSTRAP_SEED, Cell, CellAnswers
+from lesion_det.cells import BOOTSTRAP_SEED, Cell, CellAnswers, CellKey
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import TOP_K
 from lesion_det.significance import (
@@ -155,7 +155,7 @@ def _spread(values: Sequence[float | None]) -> Spread:
 
 def compare_arms(
     arms: Sequence[str],
-    cells: Mapping[str, Sequence[CellAnswers]],
+    cells: Mapping[CellKey, CellAnswers],
     not_run: Mapping[str, str],
     ground_truth: GroundTruth,
 ) -> dict[str, Any]:
@@ -163,13 +163,18 @@ def compare_arms(
 
     Args:
         arms: in the order to be shown.
-        cells: of every arm that was tried.
+        cells: of every arm that was tried, those of the largest fraction of labels first.
         not_run: why the others were not.
         ground_truth: of the validation images.
     """
     rng = generator(BOOTSTRAP_SEED)
     results, hits = [], {}
-    for arm, of_arm in cells.items():
+    whole = max(key.fraction for key in cells)
+    compared: dict[str, list[CellAnswers]] = {}
+    for key, answers in cells.items():
+        if key.fraction == whole:
+            compared.setdefault(key.arm, []).append(answers)
+    for arm, of_arm in compared.items():
         result, found = summarise_arm(arm, of_arm, ground_truth, rng)
         results.append(result)
         if found is not None:

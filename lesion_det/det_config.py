@@ -18,7 +18,9 @@ from pydantic import Field, model_validator
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import InputSpec
 
-Arm = Literal["random", "ubr", "imagenet", "ubr+imagenet", "ubr-stats", "imagenet-stats"]
+Arm = Literal[
+    "random", "ubr", "imagenet", "ubr+imagenet", "ubr-stats", "imagenet-stats", "external"
+]
 
 STEP_EVERY: Mapping[Arm, int] = {
     "random": 20_000,
@@ -27,16 +29,19 @@ STEP_EVERY: Mapping[Arm, int] = {
     "imagenet": 15_000,
     "ubr+imagenet": 15_000,
     "imagenet-stats": 15_000,
+    "external": 15_000,
 }
 """[P] "/10 in every 20K, 20K, 15K and 15K iterations, respectively", read as one number an arm; a
-control steps like its source."""
+control steps like its source, a trunk of others like ImageNet's."""
 
 STAGES = (20_000, 40_000, 55_000)
 """The same sentence read as stages of one schedule, which ends at 70,000."""
 
 DROP = 0.1
 
-PATHS = frozenset({"ubr", "imagenet_weights", "coco", "train", "val", "test", "images"})
+PATHS = frozenset(
+    {"ubr", "imagenet_weights", "external", "coco", "train", "val", "test", "images", "cache"}
+)
 """Fields of ``DetConfig`` that name places on one machine; they do not travel with weights."""
 
 
@@ -128,11 +133,15 @@ class DetConfig(Config):
         init: where the trunk starts: one of the paper's four arms, or a control.
         ubr: checkpoint of ``train_ubr.py`` or file of ``export_backbone.py``.
         imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
+        external: a VGG-16 of others, in a layout that ``converters`` knows.
+        external_input: how HU become its input; None: as its file says.
         coco: folder of ``train.json`` and ``val.json``, used where no files are named.
         train: COCO files to train on.
         val: COCO files to evaluate on along the training.
         test: COCO files to evaluate on once, at the end.
         allow_leakage: accept patients that are both trained on and evaluated on.
+        label_fraction: of the training patients, those that are learned from; the patients of a
+            smaller fraction are among those of a larger one of the same seed.
         images: the folder ``Images_png``.
         width: channel multiplier of the trunk; 1 is the paper's.
         input: see ``InputConfig``.
@@ -140,11 +149,12 @@ class DetConfig(Config):
         detector: see ``DetectorConfig``.
         optimiser: see ``DetOptimiser``.
         flip: mirror every second image left to right.
+        scale_jitter: every image is resized by a factor between 1 / (1 + this) and 1 + this.
         batch: images of an iteration, over all ranks.
         iterations: length of the training.
         eval_every: iterations between evaluations (and ``best`` checkpoints).
         save_every: iterations between ``last`` checkpoints.
-        cache_gb: memory for decoded inputs.
+        cache: folder of decoded inputs, shared by the runs that name it; None: in the run folder.
         workers: threads that prepare the coming batches; 0 prepares them in turn.
         seed: of everything.
         device: "auto", "cpu", "cuda", "cuda:N".
@@ -154,11 +164,14 @@ class DetConfig(Config):
     init: Arm = "random"
     ubr: Path | None = None
     imagenet_weights: Path | None = None
+    external: Path | None = None
+    external_input: InputSpec | None = None
     coco: Path | None = None
     train: tuple[Path, ...] = ()
     val: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
     allow_leakage: bool = False
+    label_fraction: float = Field(1.0, gt=0, le=1)
     images: Path = Path("Images_png")
     width: float = Field(1.0, gt=0, le=4)
     input: InputConfig = InputConfig()
@@ -166,11 +179,12 @@ class DetConfig(Config):
     detector: DetectorConfig = DetectorConfig()
     optimiser: DetOptimiser = DetOptimiser()
     flip: bool = False
+    scale_jitter: float = Field(0.0, ge=0, lt=1)
     batch: int = Field(2, ge=1)
     iterations: int = Field(60_000, ge=1)
     eval_every: int = Field(2500, ge=1)
     save_every: int = Field(500, ge=1)
-    cache_gb: float = Field(4.0, ge=0)
+    cache: Path | None = None
     workers: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
     device: str = "auto"

@@ -1,7 +1,7 @@
 """A trained detector's answers, in pixels of the PNG.
 
 Shapes:
-    k: detections of one image.
+    k: detections of one image; L: lesions of all validation files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from lesion_det.boxes import Boxes
@@ -61,16 +62,20 @@ def predict(
     )
 
 
-def pooled_recall(
+def pooled_hits(
     ground_truths: Sequence[GroundTruth], answers: Sequence[Predictions]
-) -> float | None:
-    """Return the primary metric, micro top-5 recall, over the lesions of all files together."""
+) -> Bool[np.ndarray, " L"]:
+    """Return which lesions of all files together the best five detections hit."""
     hits = [
         lesion_ranks(truth, answer).hits(TOP_K)
         for truth, answer in zip(ground_truths, answers, strict=True)
     ]
-    pooled = np.concatenate([np.empty(0, np.bool_), *hits])
-    return float(pooled.mean()) if pooled.size else None
+    return np.concatenate([np.empty(0, np.bool_), *hits])
+
+
+def pooled_recall(hits: Bool[np.ndarray, " L"]) -> float | None:
+    """Return the primary metric, micro top-5 recall; None where there are no lesions."""
+    return float(hits.mean()) if hits.size else None
 
 
 def detect_original(

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lesion_det.audit import Fingerprint, audit_arms, fingerprint
+from lesion_det.audit import OWN, Fingerprint, audit_arms, fingerprint
+from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
-from lesion_det.det_config import Arm, DetConfig
+from lesion_det.det_config import DetConfig
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.initialization import UBR_START
 from lesion_det.splits import Splits, read_splits
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import Config
 
-CellKey = tuple[Arm, int]
-"""Arm and seed."""
-
-NO_UBR: Mapping[Arm, str] = {
+NO_UBR: Mapping[str, str] = {
     "ubr": "--ubr FILE was not given",
     "ubr-stats": "--ubr FILE was not given",
     "ubr+imagenet": "--ubr-imagenet FILE was not given",
@@ -33,41 +31,60 @@ class Question:
     """What is to be compared.
 
     Attributes:
-        common: the settings of all cells; its own ``init`` and ``seed`` do not count.
+        common: the settings of all cells; what is a cell's own (``OWN``) does not count.
         inits: the arms.
-        seeds: one training an arm and seed.
+        seeds: one training an arm, seed and fraction.
+        fractions: of the labels, falling; the comparison itself is made at the first.
         ubr_imagenet: regressor that started from ImageNet, for ``ubr+imagenet``.
+        external: trunks of others, by the name of their arm.
         title: of the report.
     """
 
     common: DetConfig
-    inits: tuple[Arm, ...]
+    inits: tuple[str, ...]
     seeds: tuple[int, ...]
+    fractions: tuple[float, ...] = (1.0,)
     ubr_imagenet: Path | None = None
+    external: Mapping[str, Path] = field(default_factory=dict)
     title: str = "Lesion detection from different starts"
 
-    def cell_config(self, arm: Arm, seed: int) -> DetConfig:
+    @property
+    def keys(self) -> tuple[CellKey, ...]:
+        """All cells, seed by seed, so that early results already compare arms."""
+        return tuple(
+            CellKey(arm, seed, fraction)
+            for fraction in self.fractions
+            for seed in self.seeds
+            for arm in self.inits
+        )
+
+    def cell_config(self, key: CellKey) -> DetConfig:
         """Return the configuration of one cell, which holds only the weights of its own arm."""
-        ubr = self.ubr_imagenet if arm == "ubr+imagenet" else self.common.ubr
+        arm, common = key.arm, self.common
+        external = self.external.get(arm)
+        ubr = self.ubr_imagenet if arm == "ubr+imagenet" else common.ubr
         own: dict[str, Any] = {
-            "init": arm,
-            "seed": seed,
+            "init": "external" if external else arm,
+            "seed": key.seed,
+            "label_fraction": key.fraction,
             "ubr": ubr if arm in UBR_START else None,
-            "imagenet_weights": (
-                self.common.imagenet_weights if arm.startswith("imagenet") else None
-            ),
+            "imagenet_weights": common.imagenet_weights if arm.startswith("imagenet") else None,
+            "external": external,
+            "external_input": common.external_input if external else None,
         }
-        return self.common.model_copy(update=own)
+        assert own.keys() == OWN
+        return common.model_copy(update=own)
 
     @property
     def shared(self) -> DetConfig:
-        """The settings that are no arm's and no seed's own."""
-        own = {"init": "random", "seed": 0, "ubr": None, "imagenet_weights": None}
-        return self.common.model_copy(update=own)
+        """The settings that are no cell's own."""
+        return self.common.model_copy(
+            update={name: DetConfig.model_fields[name].default for name in OWN}
+        )
 
     def settings_yaml(self) -> str:
         """Return the shared settings for a reader; folders of this machine are left out."""
-        values = self.shared.model_dump(exclude={"init", "seed", "ubr", "imagenet_weights"})
+        values = self.shared.model_dump(exclude=set(OWN))
         return yaml.safe_dump(_readable(values), sort_keys=False, default_flow_style=None)
 
 
@@ -83,7 +100,7 @@ class Plan:
     """What will run, and on what.
 
     Attributes:
-        configs: of every cell; seed by seed, so that early results already compare arms.
+        configs: of every cell, in the order of their running.
         fingerprints: of the same cells.
         not_run: arms that cannot be run, with the reason.
         audit: what is equal between the arms.
@@ -93,7 +110,7 @@ class Plan:
 
     configs: Mapping[CellKey, DetConfig]
     fingerprints: Mapping[CellKey, Fingerprint]
-    not_run: Mapping[Arm, str]
+    not_run: Mapping[str, str]
     audit: tuple[AuditRow, ...]
     splits: Splits
     data_sha256: Mapping[str, str]
@@ -134,20 +151,20 @@ def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
     splits = read_splits(common)
     configs: dict[CellKey, DetConfig] = {}
     fingerprints: dict[CellKey, Fingerprint] = {}
-    not_run: dict[Arm, str] = {}
-    for seed in question.seeds:
-        for arm in question.inits:
-            config = question.cell_config(arm, seed)
-            if arm in UBR_START and config.ubr is None:
-                not_run[arm] = NO_UBR[arm]
-            if arm in not_run:
-                continue
-            try:
-                fingerprints[arm, seed] = fingerprint(config, splits.learned)
-            except ValueError as error:
-                not_run[arm] = " ".join(str(error).split())
-            else:
-                configs[arm, seed] = config
+    not_run: dict[str, str] = {}
+    for key in question.keys:
+        config = question.cell_config(key)
+        if key.arm in UBR_START and config.ubr is None:
+            not_run[key.arm] = NO_UBR[key.arm]
+        if key.arm in not_run:
+            continue
+        try:
+            fingerprints[key] = fingerprint(config, splits.learned)
+        except ValueError as error:
+            not_run[key.arm] = " ".join(str(error).split())
+        else:
+            configs[key] = config
+    configs = {key: config for key, config in configs.items() if key.arm not in not_run}
     for arm, reason in not_run.items():
         say(f"not run: {arm}: {reason}")
     if not configs:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lesion_det.batches import LABELS
 from lesion_det.det_config import DetConfig
 from lesion_det.ground_truth import GroundTruth, ImageRecord, read_ground_truth
 from lesion_det.slices import require_files
+from ubr_pretrain.runtime import generator
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Images with lesions to learn from, and the files to validate and to test on."""
+    """Images with lesions to learn from, and the files to validate and to test on.
+
+    Attributes:
+        learned: of all training patients, whatever the fraction of labels.
+        judged: the files to validate on.
+        tested: the files to test on.
+    """
 
     learned: tuple[ImageRecord, ...]
     judged: tuple[GroundTruth, ...]
@@ -45,3 +55,18 @@ def read_splits(config: DetConfig) -> Splits:
         )
     require_files(config.images, [*learned, *held_out])
     return Splits(learned, judged, tested)
+
+
+def labelled_images(
+    learned: Sequence[ImageRecord], fraction: float, seed: int
+) -> tuple[ImageRecord, ...]:
+    """Return the images of a fraction of the patients, at least one, in the order given.
+
+    The patients are the first ones of one permutation a seed, so that those of a smaller fraction
+    are among those of a larger one; every arm of a seed gets the same.
+    """
+    patients = sorted({image.patient_index for image in learned})
+    count = math.ceil(fraction * len(patients))
+    drawn = generator(seed, LABELS).permutation(patients)[:count]
+    chosen = set(drawn.tolist())
+    return tuple(image for image in learned if image.patient_index in chosen)

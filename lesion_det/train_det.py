@@ -82,8 +82,15 @@ def train(
     from torch.nn.utils import clip_grad_norm_
 
     from lesion_det.batches import BatchSource
+    from lesion_det.curve_hits import hits_to_text
     from lesion_det.detector import Detector, state_sha256
-    from lesion_det.inference import detector_state, pooled_recall, predict, write_answers
+    from lesion_det.inference import (
+        detector_state,
+        pooled_hits,
+        pooled_recall,
+        predict,
+        write_answers,
+    )
     from lesion_det.initialization import (
         make_start,
         weight_table,
@@ -92,7 +99,7 @@ def train(
     )
     from lesion_det.pictures import draw_detections, draw_labels
     from lesion_det.slices import PreparedImages
-    from lesion_det.splits import read_splits
+    from lesion_det.splits import labelled_images, read_splits
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
@@ -116,8 +123,9 @@ def train(
 
         # Data: which images are learned from, in which order, and which are judged.
         splits = read_splits(config)
-        prepared = PreparedImages(config.images, config.input, config.cache_gb)
-        source = BatchSource(splits.learned, prepared, config.batch, config.seed, flip=config.flip)
+        prepared = PreparedImages(config.images, config.input, cache_gb=4.0)
+        learned = labelled_images(splits.learned, config.label_fraction, config.seed)
+        source = BatchSource(learned, prepared, config.batch, config.seed, flip=config.flip)
         mine = range(ranks.rank, config.batch, ranks.world_size)
 
         # Network: the arm's trunk; RPN and head from a generator of their own, alike in all arms.
@@ -160,7 +168,7 @@ def train(
         journal = Journal(out, iteration, config.iterations, enabled=ranks.is_first)
         stack.callback(journal.close)
         journal.say(
-            f"{len(splits.learned)} images to learn from, {splits.num_judged} to "
+            f"{len(learned)} images to learn from, {splits.num_judged} to "
             f"validate on; --init {config.init}; iteration {iteration} of {config.iterations}"
         )
         if ranks.is_first:
@@ -235,8 +243,11 @@ def train(
             last_one = iteration == config.iterations
             if iteration % config.eval_every == 0 or last_one:
                 answers = [predict(detector, t, prepared, ranks, bf16=bf16) for t in splits.judged]
-                recall = pooled_recall(splits.judged, answers)
-                journal.record(iteration, "val", {"top5_recall": recall})
+                hits = pooled_hits(splits.judged, answers)
+                recall = pooled_recall(hits)
+                journal.record(
+                    iteration, "val", {"top5_recall": recall, "hits": hits_to_text(hits)}
+                )
                 journal.say(f"{iteration}: validation, top-5 recall {_percent(recall)}")
                 if recall is not None and (best is None or recall > best):
                     best = recall
@@ -270,7 +281,7 @@ def train(
                 "iteration": iteration,
                 "top5_recall": recall,
                 "best_top5_recall": best,
-                "test_top5_recall": pooled_recall(splits.tested, test_answers),
+                "test_top5_recall": pooled_recall(pooled_hits(splits.tested, test_answers)),
                 "num_lesions": sum(truth.num_lesions for truth in splits.judged),
             }
             with write_atomically(out / "metrics.json", "w") as file:

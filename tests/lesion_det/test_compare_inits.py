@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion_det.cells import cell_name, read_cell
+from lesion_det.cells import CellKey, read_cell
 from lesion_det.compare_inits import compare, main
 from lesion_det.comparison import Comparison
 from lesion_det.det_config import DetConfig
@@ -164,7 +164,7 @@ def test_C15_regressor_of_another_arm_is_not_run(question: Question, tmp_path: P
     wrong = write_toy_ubr(tmp_path / "from_imagenet.safetensors", init="imagenet")
     common = question.common.model_copy(update={"ubr": wrong})
     plan = make_plan(replace(question, common=common), quiet)
-    assert {arm for arm, _ in plan.configs} == {"random"}
+    assert {key.arm for key in plan.configs} == {"random"}
     assert "needs init random" in plan.not_run["ubr"]
 
 
@@ -183,14 +183,16 @@ def test_E07_audit_proves_equal_order_head_and_budget(question: Question) -> Non
     assert rows["random head, seed 0"].values != rows["random head, seed 1"].values
     assert not rows["input of the trunk"].equal  # as the two starts were made; declared
     assert not rows["input of the trunk"].required
-    trunks = {plan.fingerprints[arm, 0].hashes["trunk_sha256"] for arm in ("random", "ubr")}
+    trunks = {
+        plan.fingerprints[CellKey(arm, 0)].hashes["trunk_sha256"] for arm in ("random", "ubr")
+    }
     assert len(trunks) == 2
 
 
 def test_cell_that_was_trained_from_another_start_does_not_count(
     question: Question, finished: Path
 ) -> None:
-    cell = finished / "cells" / cell_name("ubr", 0)
+    cell = finished / "cells" / CellKey("ubr", 0).name
     manifest = json.loads((cell / "run.json").read_text("utf-8"))
     manifest["audit"]["head_sha256"] = "0" * 64
     (cell / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -202,14 +204,14 @@ def test_cell_that_was_trained_from_another_start_does_not_count(
 
 def test_cell_folder_in_any_state_can_be_read(question: Question, tmp_path: Path) -> None:
     truth = make_plan(question, quiet).ground_truth
-    absent = read_cell(tmp_path / "absent", "random", 0, truth, expected={})
+    absent = read_cell(tmp_path / "absent", CellKey("random", 0), truth, expected={})
     assert (absent.cell.status, absent.predictions) == ("not started", None)
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / "run.json").write_text('{"status": "running"}', encoding="utf-8")
     (tmp_path / "killed" / "metrics.jsonl").write_text(
         '{"iteration": 10, "kind": "val", "top5_recall": 0.25}\n{"iterat', encoding="utf-8"
     )
-    killed = read_cell(tmp_path / "killed", "random", 0, truth, expected={})
+    killed = read_cell(tmp_path / "killed", CellKey("random", 0), truth, expected={})
     assert (killed.cell.status, killed.cell.curve) == ("interrupted", ((10, 0.25),))
 
 

@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from lesion_det.det_config import DetConfig, InputConfig
-from lesion_det.inference import pooled_recall, read_detector, write_answers
+from lesion_det.inference import pooled_hits, pooled_recall, read_detector, write_answers
 from lesion_det.pictures import draw_detections
 from lesion_det.predictions import read_predictions
 from lesion_det.slices import PreparedImages
@@ -22,13 +22,13 @@ def test_the_recall_of_several_files_is_that_of_their_lesions_together() -> None
     one = toy_ground_truth([[LESION]])
     two = toy_ground_truth([[LESION, ELSEWHERE], []])
     answers = [toy_predictions([[]]), toy_predictions([[(0.9, LESION)], [(0.9, LESION)]])]
-    assert pooled_recall([one, two], answers) == pytest.approx(1 / 3)
-    assert pooled_recall([one], answers[:1]) == 0.0
+    assert pooled_recall(pooled_hits([one, two], answers)) == pytest.approx(1 / 3)
+    assert pooled_recall(pooled_hits([one], answers[:1])) == 0.0
 
 
 def test_without_lesions_there_is_no_recall() -> None:
-    assert pooled_recall([toy_ground_truth([[]])], [toy_predictions([[]])]) is None
-    assert pooled_recall([], []) is None
+    assert pooled_recall(pooled_hits([toy_ground_truth([[]])], [toy_predictions([[]])])) is None
+    assert pooled_recall(pooled_hits([], [])) is None
 
 
 def test_several_files_of_answers_are_numbered(tmp_path: Path) -> None:

@@ -102,7 +102,6 @@ def toy_config(coco: Path, images: Path, ubr: Path | None = None) -> DetConfig:
         optimiser=DetOptimiser(schedule="drops", drop_at=(0.8,)),
         iterations=40,
         eval_every=10,
-        cache_gb=0,
         device="cpu",
     )
 
