@@ -1,5 +1,7 @@
 """A fraction of the labels is one of patients, nested, and the same for every arm."""
 
+import itertools
+
 from lesion_det.splits import labelled_images
 from tests.lesion_det.toy_split import toy_ground_truth
 
@@ -14,7 +16,7 @@ def test_fractions_are_nested_and_of_whole_patients() -> None:
     fractions = (0.01, 0.05, 0.1, 0.25, 1.0)
     drawn = [patients(fraction) for fraction in fractions]
     assert [len(d) for d in drawn] == [1, 1, 2, 5, 20]
-    assert all(small <= large for small, large in zip(drawn, drawn[1:], strict=False))
+    assert all(small <= large for small, large in itertools.pairwise(drawn))
     assert len(labelled_images(IMAGES, 0.25, 0)) == 10  # both images of each
 
 
