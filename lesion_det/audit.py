@@ -18,7 +18,7 @@ from lesion_det.det_config import STAGES, STEP_EVERY, DetConfig
 from lesion_det.detector import Detector, state_sha256
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.initialization import make_start
-from lesion_det.slices import PreparedImages
+from lesion_det.prepared_images import PreparedImages
 from lesion_det.splits import labelled_images
 from ubr_pretrain.ct import InputSpec
 
@@ -53,19 +53,10 @@ def fingerprint(config: DetConfig, learned: Sequence[ImageRecord]) -> Fingerprin
     Raises:
         ValueError: the arm's weights were not given, cannot be had, or are another arm's.
     """
-    start = make_start(
-        config.init,
-        width=config.width,
-        stride=config.detector.stride,
-        seed=config.seed,
-        random_input=config.random_input,
-        ubr=config.ubr,
-        imagenet_weights=config.imagenet_weights,
-    )
+    start = make_start(config)
     detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
-    nothing_cached = PreparedImages(config.images, config.input, cache_gb=0)
     labelled = labelled_images(learned, config.label_fraction, config.seed)
-    source = BatchSource(labelled, nothing_cached, config.batch, config.seed, flip=config.flip)
+    source = BatchSource(labelled, PreparedImages(config.images, config.input), config)
     hashes = {
         "order_sha256": source.order_sha256(config.iterations),
         "trunk_sha256": state_sha256(start.tensors),

@@ -7,21 +7,22 @@ Shapes:
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int16
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lesion_det.boxes import clip_boxes, flip_boxes, require_trainable
+from lesion_det.boxes import Boxes, Frame, clip_boxes, flip_boxes, require_trainable
+from lesion_det.det_config import DetConfig
 from lesion_det.ground_truth import ImageRecord
-from lesion_det.slices import PreparedImages
+from lesion_det.prepared_images import PreparedImages, worked_ahead
+from lesion_det.slices import PreparedImage
 from ubr_pretrain.runtime import generator
 
 ORDER, FLIPS, SAMPLING, LABELS, JITTER = range(5)
@@ -53,22 +54,15 @@ class BatchSource:
     Args:
         records: images to train on; each has lesions.
         prepared: their inputs.
-        batch: images of an iteration.
-        seed: of order, flips and sampling.
-        flip: mirror every second image.
+        config: its ``batch``, ``seed``, ``flip`` and ``scale_jitter``.
     """
 
     def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        prepared: PreparedImages,
-        batch: int,
-        seed: int,
-        *,
-        flip: bool,
+        self, records: Sequence[ImageRecord], prepared: PreparedImages, config: DetConfig
     ) -> None:
         self.records, self.prepared = records, prepared
-        self.batch, self.seed, self.flip = batch, seed, flip
+        self.batch, self.seed = config.batch, config.seed
+        self.flip, self.scale_jitter = config.flip, config.scale_jitter
 
     def indices(self, iteration: int) -> list[int]:
         """Return the images of an iteration (counted from 1): permutations, one after another."""
@@ -84,6 +78,16 @@ class BatchSource:
                 digest.update(self.records[index].file_name.encode())
         return digest.hexdigest()
 
+    def require_trainable(self) -> None:
+        """Refuse, before the first iteration, what ``example`` would refuse at a later one.
+
+        Raises:
+            ValueError: a lesion lies in the border that is clipped.
+        """
+        for record in self.records:
+            if frame := self.prepared.known_frame(record):
+                trainable_boxes(record, frame)
+
     def example(self, iteration: int, place: int) -> Example:
         """Return the image at one place of an iteration's batch.
 
@@ -92,11 +96,12 @@ class BatchSource:
         """
         record = self.records[self.indices(iteration)[place]]
         prepared = self.prepared[record]
-        hu, width, height = prepared.hu, prepared.frame.width_px, prepared.frame.height_px
-        boxes = clip_boxes(prepared.frame.to_input(record.boxes_xyxy), width, height)
-        require_trainable(boxes, width, height, record.file_name)
+        if self.scale_jitter:
+            exponent = generator(self.seed, JITTER, iteration, place).uniform(-1, 1)
+            prepared = zoomed(prepared, (1 + self.scale_jitter) ** exponent)
+        hu, boxes = prepared.hu, trainable_boxes(record, prepared.frame)
         if self.flip and generator(self.seed, FLIPS, iteration, place).random() < 0.5:
-            hu, boxes = np.ascontiguousarray(hu[:, :, ::-1]), flip_boxes(boxes, width)
+            hu, boxes = np.ascontiguousarray(hu[:, :, ::-1]), flip_boxes(boxes, hu.shape[2])
         seed = int(generator(self.seed, SAMPLING, iteration, place).integers(MAX_SEED))
         return Example(
             record.file_name,
@@ -108,22 +113,34 @@ class BatchSource:
     def batches(
         self, iterations: range, places: range, workers: int
     ) -> Iterator[tuple[int, list[Example]]]:
-        """Yield every iteration with its examples at ``places``, prepared ahead by threads."""
+        """Return every iteration with its examples at ``places``, prepared ahead by threads."""
 
         def make(iteration: int) -> tuple[int, list[Example]]:
             return iteration, [self.example(iteration, place) for place in places]
 
-        if workers == 0:
-            yield from map(make, iterations)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            coming: deque[Future[tuple[int, list[Example]]]] = deque()
-            for iteration in iterations:
-                coming.append(pool.submit(make, iteration))
-                if len(coming) > 2 * workers:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+        return worked_ahead(make, iterations, workers)
+
+
+def trainable_boxes(record: ImageRecord, frame: Frame) -> Boxes:
+    """Return the lesions of an image in pixels of its input, cut to it.
+
+    Raises:
+        ValueError: a lesion lies in the border that is clipped.
+    """
+    boxes = clip_boxes(frame.to_input(record.boxes_xyxy), frame.width_px, frame.height_px)
+    require_trainable(boxes, frame.width_px, frame.height_px, record.file_name)
+    return boxes
+
+
+def zoomed(prepared: PreparedImage, factor: float) -> PreparedImage:
+    """Return an input resized by ``factor``, to whole pixels; its frame takes the boxes along."""
+    width, height = (
+        max(1, round(side * factor)) for side in (prepared.frame.width_px, prepared.frame.height_px)
+    )
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    hu = [cv2.resize(c.astype(np.float32), (width, height), interpolation=how) for c in prepared.hu]
+    frame = replace(prepared.frame, width_px=width, height_px=height)
+    return PreparedImage(np.rint(np.stack(hu)).astype(np.int16), frame)
 
 
 @lru_cache(maxsize=4)

@@ -46,19 +46,21 @@ PATHS = frozenset(
 
 
 class InputConfig(Config):
-    """How key slices become inputs.
+    """How key slices become inputs; the defaults are those of the authors' later detectors.
 
     Attributes:
         slices: "three" (neighbours at ``interval_mm``) or "single" (the key slice three times).
         interval_mm: distance between the three slices.
-        pixel_mm: wanted pixel size.
-        max_px: longest side; larger images get larger pixels.
+        pixel_mm: wanted pixel size; None: the pixels of the PNG.
+        max_px: longest side, larger images get larger pixels; None: no limit.
+        clip_border: cut away what lies around the body, and shift the boxes.
     """
 
     slices: Literal["three", "single"] = "three"
-    interval_mm: float = Field(2.0, gt=0)
-    pixel_mm: float = Field(0.8, gt=0)
-    max_px: int = Field(512, ge=32)
+    interval_mm: float = Field(2.0, gt=0, allow_inf_nan=False)
+    pixel_mm: float | None = Field(0.8, gt=0, allow_inf_nan=False)
+    max_px: int | None = Field(512, ge=32)
+    clip_border: bool = True
 
 
 class DetectorConfig(Config):
@@ -134,7 +136,8 @@ class DetConfig(Config):
         ubr: checkpoint of ``train_ubr.py`` or file of ``export_backbone.py``.
         imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
         external: a VGG-16 of others, in a layout that ``converters`` knows.
-        external_input: how HU become its input; None: as its file says.
+        external_input: how HU become its input: "imagenet" as for torchvision's weights, or a
+            description of its own; None: as the file says, where this project wrote it.
         coco: folder of ``train.json`` and ``val.json``, used where no files are named.
         train: COCO files to train on.
         val: COCO files to evaluate on along the training.
@@ -165,7 +168,7 @@ class DetConfig(Config):
     ubr: Path | None = None
     imagenet_weights: Path | None = None
     external: Path | None = None
-    external_input: InputSpec | None = None
+    external_input: InputSpec | Literal["imagenet"] | None = None
     coco: Path | None = None
     train: tuple[Path, ...] = ()
     val: tuple[Path, ...] = ()

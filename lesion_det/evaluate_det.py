@@ -3,9 +3,12 @@
 Commands:
     evaluate_det.py --checkpoint best.safetensors --coco val.json --images Images_png/ --out eval
     evaluate_det.py --predictions eval/predictions.json --coco val.json --out eval
+    evaluate_det.py --predictions coco_instances_results.json --coco val.json --out eval
 
-It writes into ``--out``: ``metrics.json`` and, from a checkpoint, ``predictions.json``. Predictions
-carry the hash of the JSON that they answer; another JSON is refused.
+It writes into ``--out``: ``metrics.json`` (fractions of 1; the printed table is in per cent) and,
+from a checkpoint, ``predictions.json``. Predictions carry the hash of the JSON that they answer;
+another JSON is refused. A plain list of COCO results, as Detectron2 and MMDetection write it, has
+no hash: that its image ids are of this JSON is all that can be checked.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="evaluate_det.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False
     )
     parser.add_argument("--checkpoint", type=Path | None, help="of train_det.py")
-    parser.add_argument("--predictions", type=Path | None, help="predictions.json of ours")
+    parser.add_argument("--predictions", type=Path | None, help="predictions.json, or COCO results")
     parser.add_argument("--coco", type=Path, required=True, help="COCO file of the split")
     parser.add_argument("--images", type=Path | None, help="Images_png, with --checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics = evaluate_checkpoint(a.checkpoint, a.coco, a.images, a.out, device=a.device)
     except ValueError as error:
         refuse(parser.prog, str(error))
+    from lesion_det.metrics_table import metrics_table
+
     print(metrics_table(metrics))
     print(a.out / "metrics.json")
     return 0
@@ -62,14 +67,30 @@ def evaluate_predictions(
 ) -> DetectionMetrics:
     """Measure a file of predictions and write ``metrics.json`` into ``out``.
 
+    Args:
+        predictions: of ``evaluate_det.py`` or ``train_det.py``, or a list of COCO results.
+        coco: the split that they answer.
+        out: folder of the results.
+        strict: refuse images without predictions, instead of counting them as empty.
+
     Raises:
         ValueError: a file is refused; the predictions answer another JSON; images are missing and
             ``strict``.
     """
     from lesion_det.ground_truth import read_ground_truth
-    from lesion_det.predictions import read_predictions
+    from lesion_det.predictions import is_coco_results, read_coco_results, read_predictions
 
-    return _measure_and_write(read_ground_truth(coco), read_predictions(predictions), out, strict)
+    ground_truth = read_ground_truth(coco)
+    if is_coco_results(predictions):
+        answers = read_coco_results(predictions, ground_truth)
+        print(
+            f"{predictions}: a list of COCO results carries no hash of the JSON that it answers; "
+            f"taken as of {coco}",
+            file=sys.stderr,
+        )
+    else:
+        answers = read_predictions(predictions)
+    return _measure_and_write(ground_truth, answers, out, strict)
 
 
 def evaluate_checkpoint(
@@ -83,13 +104,14 @@ def evaluate_checkpoint(
     from lesion_det.ground_truth import read_ground_truth
     from lesion_det.inference import predict, read_detector
     from lesion_det.predictions import write_predictions
-    from lesion_det.slices import PreparedImages, require_files
+    from lesion_det.prepared_images import PreparedImages
+    from lesion_det.slices import require_files
     from ubr_pretrain.runtime import start_ranks
 
     ground_truth = read_ground_truth(coco)
     require_files(images, ground_truth.images)
     trained = read_detector(checkpoint)
-    prepared = PreparedImages(images, trained.input, cache_gb=0)
+    prepared = PreparedImages(images, trained.input)
     with start_ranks(device) as ranks:
         detector = trained.detector.to(ranks.device)
         predictions = predict(detector, ground_truth, prepared, ranks)
@@ -119,35 +141,6 @@ def _measure_and_write(
     if metrics.scores_leave_0_to_1:
         print("scores lie outside 0..1; only their order is used", file=sys.stderr)
     return metrics
-
-
-def metrics_table(metrics: DetectionMetrics) -> str:
-    """Return one table of every number, for a terminal."""
-    interval = metrics.top5_recall_interval
-    bounds = (
-        f"{interval.low:.4f} to {interval.high:.4f} (patients resampled)"
-        if interval.low is not None and interval.high is not None
-        else interval.note or "undefined"
-    )
-    rows = [
-        ("images", str(metrics.num_images)),
-        ("lesions", f"{metrics.num_lesions} of {metrics.num_patients} patients"),
-        ("detections", f"{metrics.num_detections}, at most {metrics.max_detections_per_image}"),
-        *((name, _number(value)) for name, value in metrics.scalars().items()),
-        *((f"recall @ {k}", _number(metrics.topk_recall[k])) for k in (1, 3, 10, 20)),
-        *(
-            (f"top-5, {row.name}", f"{_number(row.recall)}  ({row.num_lesions} lesions)")
-            for row in metrics.by_type
-        ),
-    ]
-    at = next(i for i, (name, _) in enumerate(rows) if name == "top-5 recall") + 1
-    rows.insert(at, ("  95 % interval", bounds))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from lesion_det.detector import Detector
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import TOP_K
 from lesion_det.predictions import Predictions, write_predictions
-from lesion_det.slices import PreparedImage, PreparedImages
+from lesion_det.prepared_images import PreparedImages
+from lesion_det.slices import PreparedImage
 from lesion_det.topk_recall import lesion_ranks
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint

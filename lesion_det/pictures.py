@@ -23,7 +23,7 @@ from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import TOP_K
 from lesion_det.overlap import PAPER_RULE, hit_matrix
 from lesion_det.predictions import Predictions
-from lesion_det.slices import PreparedImages
+from lesion_det.prepared_images import PreparedImages
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Window
 

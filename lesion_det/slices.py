@@ -14,10 +14,10 @@ Reference:
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from threading import Lock
 
 import cv2
 import numpy as np
@@ -66,28 +66,47 @@ def read_slice(path: Path) -> Int16[ndarray, "y x"]:
     return (stored.astype(np.int32) - STORED_ZERO_HU).astype(np.int16)
 
 
-def read_stack(images: Path, record: ImageRecord, config: InputConfig) -> NDArray[np.float32]:
-    """Read the slices above, at, and below the key slice, float32 HU [C, y, x].
+def source_files(images: Path, record: ImageRecord, config: InputConfig) -> list[Path]:
+    """Return the files that an input depends on: the key slice and its run, as far as is needed.
 
-    Neighbours are interpolated linearly between the files of the run of consecutive numbers that
-    holds the key slice; beyond its ends the last slice is repeated. A missing file ends the run,
-    so no anatomy is made up across a gap.
+    A run is one of consecutive numbers. A missing file ends it, so no anatomy is made up across a
+    gap.
 
     Raises:
-        ValueError: a slice cannot be read or is not of the size that the ground truth states.
+        ValueError: no such file, or not the key slice; the slice interval is no distance.
     """
     key = images / record.file_name
     if key.stem != f"{record.key_slice_index:0{len(key.stem)}d}":
         raise ValueError(f"{key}: the ground truth says key slice {record.key_slice_index}")
-    steps = config.interval_mm / record.spacing_mm_zyx[0]
-    offsets = (-steps, 0.0, steps) if config.slices == "three" else (0.0, 0.0, 0.0)
-    reach = math.ceil(max(offsets))
-    first, last = _run_around(key, reach)
+    if not key.is_file():
+        raise ValueError(f"{key}: no such slice")
+    files = deque([key])
+    for direction in (-1, 1):
+        for away in range(1, math.ceil(_offsets(record, config)[-1]) + 1):
+            file = _numbered(key, record.key_slice_index + direction * away)
+            if not file.is_file():
+                break
+            (files.append if direction > 0 else files.appendleft)(file)
+    return list(files)
+
+
+def read_stack(images: Path, record: ImageRecord, config: InputConfig) -> NDArray[np.float32]:
+    """Read the slices above, at, and below the key slice, float32 HU [C, y, x].
+
+    Neighbours are interpolated linearly between the files of the run that holds the key slice;
+    beyond its ends the last slice is repeated.
+
+    Raises:
+        ValueError: as ``source_files``; a slice cannot be read or is not of the size that the
+            ground truth states.
+    """
+    run = source_files(images, record, config)
+    first, last = int(run[0].stem), int(run[-1].stem)
     read: dict[int, NDArray[np.float32]] = {}
 
     def slice_hu(index: int) -> NDArray[np.float32]:
         if index not in read:
-            file = key.with_name(f"{index:0{len(key.stem)}d}.png")
+            file = run[index - first]
             hu = read_slice(file)
             if hu.shape != (record.height_px, record.width_px):
                 raise ValueError(
@@ -98,7 +117,7 @@ def read_stack(images: Path, record: ImageRecord, config: InputConfig) -> NDArra
         return read[index]
 
     channels = []
-    for offset in offsets:
+    for offset in _offsets(record, config):
         position = min(max(record.key_slice_index + offset, first), last)
         below = math.floor(position)
         weight = np.float32(position - below)
@@ -107,31 +126,40 @@ def read_stack(images: Path, record: ImageRecord, config: InputConfig) -> NDArra
     return np.stack(channels)
 
 
-def _run_around(key: Path, reach: int) -> tuple[int, int]:
-    """Return first and last number, within ``reach``, of the gapless run of files at ``key``."""
-    ends = []
-    for direction in (-1, 1):
-        index = int(key.stem)
-        for _ in range(reach):
-            if not key.with_name(f"{index + direction:0{len(key.stem)}d}.png").is_file():
-                break
-            index += direction
-        ends.append(index)
-    return ends[0], ends[1]
+def _offsets(record: ImageRecord, config: InputConfig) -> tuple[float, float, float]:
+    """Return where the three slices lie, in slices from the key slice."""
+    if config.slices == "single":
+        return 0.0, 0.0, 0.0
+    interval_mm = record.spacing_mm_zyx[0]
+    if not (math.isfinite(interval_mm) and interval_mm > 0):
+        raise ValueError(
+            f"{record.file_name}: slice interval {interval_mm} mm; three slices need a number > 0 "
+            "(input.slices single needs none)"
+        )
+    steps = config.interval_mm / interval_mm
+    return -steps, 0.0, steps
+
+
+def _numbered(key: Path, index: int) -> Path:
+    """Return the file of another slice of the series."""
+    return key.with_name(f"{index:0{len(key.stem)}d}{key.suffix}")
 
 
 def body_frame(
     stack_hu: NDArray[np.float32], spacing_mm_yx: tuple[float, float], config: InputConfig
 ) -> Frame:
-    """Return the part of a stack that holds the body, and the size it is resampled to.
+    """Return the part of a stack that is kept, and the size it is resampled to.
 
     A frame depends on the image alone, never on its boxes.
     """
-    body = np.any(stack_hu > BORDER_HU, axis=0)
-    (top, bottom), (left, right) = _extent(np.any(body, axis=1)), _extent(np.any(body, axis=0))
+    (top, bottom), (left, right) = ((0, side) for side in stack_hu.shape[1:])
+    if config.clip_border:
+        body = np.any(stack_hu > BORDER_HU, axis=0)
+        (top, bottom), (left, right) = _extent(np.any(body, axis=1)), _extent(np.any(body, axis=0))
     height, width = bottom - top, right - left
-    zoom = [spacing / config.pixel_mm for spacing in spacing_mm_yx]
-    limit = min(1.0, config.max_px / max(height * zoom[0], width * zoom[1]))
+    zoom = [spacing / (config.pixel_mm or spacing) for spacing in spacing_mm_yx]
+    longest = max(height * zoom[0], width * zoom[1])
+    limit = min(1.0, (config.max_px or longest) / longest)
     return Frame(
         left_px=left,
         top_px=top,
@@ -169,33 +197,6 @@ def prepare_image(images: Path, record: ImageRecord, config: InputConfig) -> Pre
     size = (frame.width_px, frame.height_px)
     small = [cv2.resize(hu[rows, columns], size, interpolation=how) for hu in stack]
     return PreparedImage(np.rint(np.stack(small)).astype(np.int16), frame)
-
-
-class PreparedImages:
-    """Prepared inputs of one folder, kept in memory as long as there is room.
-
-    Args:
-        images: the folder ``Images_png``.
-        config: how inputs are made.
-        cache_gb: memory for prepared inputs; 0 decodes every time.
-    """
-
-    def __init__(self, images: Path, config: InputConfig, cache_gb: float) -> None:
-        self.images, self.config = images, config
-        self._free_bytes = cache_gb * 1e9
-        self._kept: dict[str, PreparedImage] = {}
-        self._lock = Lock()  # batches may be prepared by several threads
-
-    def __getitem__(self, record: ImageRecord) -> PreparedImage:
-        """Return the input of one key slice."""
-        if (kept := self._kept.get(record.file_name)) is not None:
-            return kept
-        prepared = prepare_image(self.images, record, self.config)
-        with self._lock:
-            if prepared.hu.nbytes <= self._free_bytes and record.file_name not in self._kept:
-                self._free_bytes -= prepared.hu.nbytes
-                self._kept[record.file_name] = prepared
-        return prepared
 
 
 def require_files(images: Path, records: Iterable[ImageRecord]) -> None:

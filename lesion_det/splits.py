@@ -32,6 +32,11 @@ class Splits:
         """Number of images to validate on."""
         return sum(len(truth.images) for truth in self.judged)
 
+    @property
+    def held_out(self) -> list[ImageRecord]:
+        """Images to validate and to test on."""
+        return [image for truth in self.judged + self.tested for image in truth.images]
+
 
 def read_splits(config: DetConfig) -> Splits:
     """Read the COCO files of a training.
@@ -46,7 +51,8 @@ def read_splits(config: DetConfig) -> Splits:
     learned = tuple(image for truth in training for image in truth.images if image.num_lesions)
     if not learned:
         raise ValueError(f"{config.train_files[0]}: no image has a lesion to learn from")
-    held_out = [image for truth in judged + tested for image in truth.images]
+    splits = Splits(learned, judged, tested)
+    held_out = splits.held_out
     shared = {i.patient_index for i in learned} & {i.patient_index for i in held_out}
     if shared and not config.allow_leakage:
         raise ValueError(
@@ -54,7 +60,7 @@ def read_splits(config: DetConfig) -> Splits:
             "split by patient, or pass --allow_leakage true to check that a training overfits"
         )
     require_files(config.images, [*learned, *held_out])
-    return Splits(learned, judged, tested)
+    return splits
 
 
 def labelled_images(

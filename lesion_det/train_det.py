@@ -8,7 +8,7 @@ Commands:
 
 The same command continues an interrupted run. It writes into ``--out``: ``config.yaml``,
 ``run.json``, ``weights.csv`` (every tensor and where it came from), ``train.log``,
-``metrics.jsonl``, ``tb/``, ``pictures/labels.png`` (inputs as the network sees them),
+``metrics.jsonl``, ``tb/``, ``inputs/`` (unless --cache), ``pictures/labels.png`` (what is learned),
 ``pictures/detections.png``, ``checkpoints/{last,best}.safetensors`` and, at the end,
 ``predictions_val.json`` (several files: ``predictions_val_1.json`` ...) and ``metrics.json``.
 
@@ -98,7 +98,7 @@ def train(
         weight_table_text,
     )
     from lesion_det.pictures import draw_detections, draw_labels
-    from lesion_det.slices import PreparedImages
+    from lesion_det.prepared_images import PreparedImages
     from lesion_det.splits import labelled_images, read_splits
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
@@ -123,22 +123,14 @@ def train(
 
         # Data: which images are learned from, in which order, and which are judged.
         splits = read_splits(config)
-        prepared = PreparedImages(config.images, config.input, cache_gb=4.0)
+        prepared = PreparedImages(config.images, config.input, config.cache or out / "inputs")
         learned = labelled_images(splits.learned, config.label_fraction, config.seed)
-        source = BatchSource(learned, prepared, config.batch, config.seed, flip=config.flip)
+        source = BatchSource(learned, prepared, config)
         mine = range(ranks.rank, config.batch, ranks.world_size)
 
         # Network: the arm's trunk; RPN and head from a generator of their own, alike in all arms.
         seed_everything(config.seed)
-        start = make_start(
-            config.init,
-            width=config.width,
-            stride=config.detector.stride,
-            seed=config.seed,
-            random_input=config.random_input,
-            ubr=config.ubr,
-            imagenet_weights=config.imagenet_weights,
-        )
+        start = make_start(config)
         detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
         detector.to(ranks.device).train()
         weights = weight_table(start, detector.state_dict(), f"drawn, seed {config.seed}")
@@ -156,6 +148,8 @@ def train(
         if ranks.is_first:
             stack.enter_context(open_run_folder(out, config, resume=resume, overwrite=overwrite))
         ranks.wait()
+        prepared.build([*learned, *splits.held_out], stop=lambda: stop.signal is not None)
+        source.require_trainable()
         iteration, best, recall, answers = 0, None, None, None
         if folder.last.is_file():
             state = read_checkpoint(folder.last, "detector")
@@ -245,9 +239,8 @@ def train(
                 answers = [predict(detector, t, prepared, ranks, bf16=bf16) for t in splits.judged]
                 hits = pooled_hits(splits.judged, answers)
                 recall = pooled_recall(hits)
-                journal.record(
-                    iteration, "val", {"top5_recall": recall, "hits": hits_to_text(hits)}
-                )
+                judged = {"top5_recall": recall, "hits": hits_to_text(hits)}
+                journal.record(iteration, "val", judged)
                 journal.say(f"{iteration}: validation, top-5 recall {_percent(recall)}")
                 if recall is not None and (best is None or recall > best):
                     best = recall
@@ -286,8 +279,7 @@ def train(
             }
             with write_atomically(out / "metrics.json", "w") as file:
                 file.write(to_json(metrics, indent=2) + "\n")
-            picture = out / "pictures" / "detections.png"
-            draw_detections(splits.judged, answers, prepared, picture)
+            draw_detections(splits.judged, answers, prepared, out / "pictures" / "detections.png")
             folder.update_manifest(
                 status="finished",
                 iteration=iteration,

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,57 @@ from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
 
 PLAIN_LINE_EVERY_S = 15.0
+
+
+class ProgressLine:
+    """How far a long piece of work has got: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+        end: the count at which it is done.
+        start: what was done before.
+        note: is told of every line that is printed, the bar aside.
+    """
+
+    def __init__(
+        self, end: int, start: int = 0, note: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._start, self._end, self._note = start, end, note
+        self._began_s = self._last_line_s = time.monotonic()
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.completed}/{task.total}"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=end, completed=start)
+            self._bar.start()
+
+    def show(self, count: int, text: str) -> None:
+        """Move the bar, or print a plain line every now and then where there is no terminal."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=count, description=text)
+            return
+        now = time.monotonic()
+        if now - self._last_line_s >= PLAIN_LINE_EVERY_S or count == self._end:
+            self._last_line_s = now
+            done = max(1, count - self._start)
+            eta_s = (now - self._began_s) / done * (self._end - count)
+            self.say(f"{count}/{self._end}  eta {_clock(eta_s)}  {text}")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._note(text)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 class Journal:
@@ -47,21 +98,7 @@ class Journal:
         self._metrics = self._file.open("a", encoding="utf-8", newline="\n")
         self._log = (folder / "train.log").open("a", encoding="utf-8", newline="\n")
         self._board = SummaryWriter(str(folder / "tb"), purge_step=start_iteration + 1)
-        self._start, self._end = start_iteration, num_iterations
-        self._began_s = self._last_line_s = time.monotonic()
-        self._console = Console(file=sys.stderr)
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=self._console,
-            )
-            self._task = self._bar.add_task("", total=num_iterations, completed=start_iteration)
-            self._bar.start()
+        self._line = ProgressLine(num_iterations, start_iteration, self._note)
 
     def record(self, iteration: int, kind: str, values: Mapping[str, Any]) -> None:
         """Append one JSON line and its numbers to TensorBoard.
@@ -81,23 +118,15 @@ class Journal:
 
     def progress(self, iteration: int, text: str) -> None:
         """Move the bar, or print a plain line every now and then where there is no terminal."""
-        if not self.enabled:
-            return
-        if self._bar is not None:
-            self._bar.update(self._task, completed=iteration, description=text)
-            return
-        now = time.monotonic()
-        if now - self._last_line_s >= PLAIN_LINE_EVERY_S or iteration == self._end:
-            self._last_line_s = now
-            done = max(1, iteration - self._start)
-            eta_s = (now - self._began_s) / done * (self._end - iteration)
-            self.say(f"{iteration}/{self._end}  eta {_clock(eta_s)}  {text}")
+        if self.enabled:
+            self._line.show(iteration, text)
 
     def say(self, text: str) -> None:
         """Print a line and keep it in ``train.log``."""
-        if not self.enabled:
-            return
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self.enabled:
+            self._line.say(text)
+
+    def _note(self, text: str) -> None:
         self._log.write(text + "\n")
         self._log.flush()
 
@@ -117,8 +146,7 @@ class Journal:
         """End the bar and close the files."""
         if not self.enabled:
             return
-        if self._bar is not None:
-            self._bar.stop()
+        self._line.close()
         self._metrics.close()
         self._log.close()
         self._board.close()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lesion_det.batches import BatchSource, Example
-from lesion_det.det_config import InputConfig
-from lesion_det.slices import PreparedImages
+from lesion_det.det_config import DetConfig, InputConfig
+from lesion_det.prepared_images import PreparedImages
 from tests.lesion_det.toy_slices import LESION_HU, ToyDeepLesion, write_toy_deeplesion
 
 
@@ -18,10 +18,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDeepLesion:
 
 
 def source_of(
-    toy: ToyDeepLesion, seed: int = 0, batch: int = 2, *, flip: bool = False
+    toy: ToyDeepLesion, seed: int = 0, batch: int = 2, *, flip: bool = False, jitter: float = 0.0
 ) -> BatchSource:
-    prepared = PreparedImages(toy.images, InputConfig(), cache_gb=1.0)
-    return BatchSource(toy.records(), prepared, batch, seed, flip=flip)
+    config = DetConfig(coco=toy.coco, seed=seed, batch=batch, flip=flip, scale_jitter=jitter)
+    return BatchSource(toy.records(), PreparedImages(toy.images, InputConfig()), config)
 
 
 def same(one: Example, other: Example) -> bool:

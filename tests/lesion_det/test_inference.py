@@ -9,7 +9,7 @@ from lesion_det.det_config import DetConfig, InputConfig
 from lesion_det.inference import pooled_hits, pooled_recall, read_detector, write_answers
 from lesion_det.pictures import draw_detections
 from lesion_det.predictions import read_predictions
-from lesion_det.slices import PreparedImages
+from lesion_det.prepared_images import PreparedImages
 from lesion_det.splits import read_splits
 from tests.lesion_det.toy_slices import write_toy_deeplesion
 from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions
@@ -52,7 +52,7 @@ def test_lesions_found_and_missed_have_their_colours(tmp_path: Path) -> None:
     (truth,) = read_splits(DetConfig(coco=toy.coco, images=toy.images)).judged
     found = tuple(truth.images[0].boxes_xyxy[0])
     answer = toy_predictions([[(0.9, found)], [(0.8, (1.0, 1.0, 9.0, 9.0))]], truth.sha256)
-    prepared = PreparedImages(toy.images, InputConfig(), cache_gb=0)
+    prepared = PreparedImages(toy.images, InputConfig())
     draw_detections([truth], [answer], prepared, tmp_path / "p.png")
     picture = cv2.imread(str(tmp_path / "p.png"))[40:]  # below the heading
     colours = {"found": (83, 211, 57), "missed": (28, 159, 255), "wrong": (109, 77, 255)}

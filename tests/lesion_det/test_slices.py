@@ -14,7 +14,6 @@ from lesion_det.det_config import InputConfig
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.slices import (
     BORDER_MARGIN_PX,
-    PreparedImages,
     prepare_image,
     read_slice,
     read_stack,
@@ -205,22 +204,7 @@ class TestPreparedInput:
         assert (frame.kept_width_px, frame.kept_height_px) == (60, 50)
 
 
-class TestPreparedImages:
-    def test_what_was_prepared_once_is_not_read_again(self, tmp_path: Path) -> None:
-        path = tmp_path / "000001_01_01" / "010.png"
-        write_png(path, body_slice(60, 60, (30, 30, 40, 40)))
-        prepared = PreparedImages(tmp_path, InputConfig(), cache_gb=1.0)
-        first = prepared[record_of(10, (60, 60))]
-        path.unlink()
-        assert prepared[record_of(10, (60, 60))] is first
-        assert first.hu.max() == LESION_HU
-
-    def test_nothing_is_kept_where_there_is_no_room(self, tmp_path: Path) -> None:
-        write_png(tmp_path / "000001_01_01" / "010.png", body_slice(60, 60, (30, 30, 40, 40)))
-        prepared = PreparedImages(tmp_path, InputConfig(), cache_gb=1e-6)
-        record = record_of(10, (60, 60))
-        assert prepared[record] is not prepared[record]
-
+class TestMissingFiles:
     def test_missing_key_slices_are_counted_before_the_start(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"2 key slices are missing, first 000001_01_01/010"):
             require_files(tmp_path, [record_of(10, (8, 9)), record_of(11, (8, 9))])

@@ -17,7 +17,7 @@ from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser, Input
 from lesion_det.detector import Detector
 from lesion_det.inference import predict, read_detector
 from lesion_det.predictions import read_predictions
-from lesion_det.slices import PreparedImages
+from lesion_det.prepared_images import PreparedImages
 from lesion_det.splits import read_splits
 from lesion_det.train_det import main, train
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
@@ -137,7 +137,7 @@ class TestAFinishedRun:
         trained = read_detector(out / "checkpoints" / "last.safetensors")
         assert trained.arm == "random"
         (truth,) = read_splits(tiny(toy)).judged
-        prepared = PreparedImages(toy.images, trained.input, cache_gb=0)
+        prepared = PreparedImages(toy.images, trained.input)
         again = predict(trained.detector, truth, prepared, Ranks(0, 1, torch.device("cpu")))
         saved = read_predictions(out / "predictions_val.json")
         assert saved.ground_truth_sha256 == truth.sha256
