@@ -3,16 +3,19 @@
 Commands:
     compare_inits.py --coco coco/ --images Images_png/ --ubr ubr.safetensors --out runs/compare
     compare_inits.py --preset laptop --coco coco/ --images Images_png/ --ubr ubr.safetensors
-        --inits random ubr --seeds 0 1 --out runs/compare
+        --inits random ubr --seeds 0 1 --label-fractions 1 0.25 0.05 --out runs/compare
+    compare_inits.py ... --external medicalnet=vgg16.pth
     compare_inits.py ... --dry-run
+    compare_inits.py ... --slurm partition=gpu time=600 mem=32G --no-wait
 
 Every other flag is one of ``train_det.py`` and holds for all arms. ``--ubr`` is the regressor that
 was trained from scratch, ``--ubr-imagenet`` the one that started from ImageNet. An arm whose
 weights are not at hand is listed as not run, with the reason.
 
-The same command continues: cells that finished are kept, the one that was killed resumes, failed
-ones are tried again; arms and seeds may be added. It writes into ``--out``: ``cells/ARM-seedK/``
-(run folders of ``train_det.py``), ``report.html``, ``comparison.json``, ``cells.csv``,
+The same command continues: cells that finished are kept, those that were killed resume, failed
+ones are tried again; arms, seeds and fractions may be added. It writes into ``--out``:
+``cells/ARM-seedK/`` (run folders of ``train_det.py``, ``ARM-seedK.log`` beside them),
+``inputs/`` (decoded once for all cells), ``report.html``, ``comparison.json``, ``cells.csv``,
 ``table.md``. Exit code 1: a cell failed, or an arm that was asked for could not be run.
 """
 
@@ -20,93 +23,165 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from lesion_det.det_config import Arm, DetConfig
 from ubr_pretrain.config import config_parser, parse_config, refuse
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
-    from lesion_det.cells import CellAnswers, CellKey
-    from lesion_det.comparison import Comparison
-    from lesion_det.plan import Plan, Question
-    from lesion_det.predictions import Predictions
+    from lesion_det.cells import CellKey
+    from lesion_det.launch import Launch
+    from lesion_det.plan import Question
+    from lesion_det.splits import Splits
     from lesion_det.ubr_chapter import UbrChapter
 
 PAPER_ARMS: tuple[Arm, ...] = ("random", "ubr", "imagenet", "ubr+imagenet")
 DEFAULT_SEEDS = (0, 1, 2)
 DEFAULT_TITLE = "Lesion detection from different starts"
 
-GALLERY = 1
-"""Stream of random numbers that chooses the slices shown."""
+OF_A_CELL: Mapping[str, str] = {
+    "init": "inits",
+    "seed": "seeds",
+    "label_fraction": "label-fractions",
+}
+"""Flags of ``train_det.py`` that every cell has its own of, and what says them for all cells."""
 
-TrainCell = Callable[[DetConfig, Path], int]
-"""Trains one cell in its folder, resuming what is there; returns 0, or 128 + a signal."""
+REPORT_EVERY_S = 300.0
+"""While cells are trained, and never more than a tenth of the time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags and compare; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = config_parser(
-        DetConfig, "compare_inits.py", (__doc__ or "").split("\n\n", maxsplit=1)[0], "det"
+        DetConfig,
+        "compare_inits.py",
+        (__doc__ or "").split("\n\n", maxsplit=1)[0],
+        "det",
+        without={*OF_A_CELL, "external"},
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
-    parser.add_argument("--inits", nargs="+", help=f"arms (default: {' '.join(PAPER_ARMS)})")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(DEFAULT_SEEDS))
-    parser.add_argument("--ubr-imagenet", type=Path | None, help="UBR that began from ImageNet")
-    parser.add_argument("--title", default=DEFAULT_TITLE, help="of the report")
-    parser.add_argument("--ubr-run", type=Path | None, help="run of train_ubr.py, for the report")
-    parser.add_argument("--scores", type=Path | None, help="of score_volumes.py, for the report")
-    parser.add_argument("--pictures", nargs="*", type=Path, default=[], help="for the report")
-    parser.add_argument("--dry-run", action="store_true", help="check and print the plan")
-    parser.add_argument("--overwrite", action="store_true", help="delete the comparison there")
-    for flag, instead in (("--init", "--inits"), ("--seed", "--seeds")):
-        if any(a == flag or a.startswith(f"{flag}=") for a in arguments):
-            refuse(parser.prog, f"{flag}: every cell has its own; use {instead}")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the comparison")
+    add("--inits", nargs="+", help=f"arms (default: {' '.join(PAPER_ARMS)})")
+    add("--seeds", nargs="+", type=int, default=list(DEFAULT_SEEDS))
+    add("--label-fractions", nargs="+", type=float, default=[1.0], help="of the training patients")
+    add("--ubr-imagenet", type=Path | None, help="UBR that began from ImageNet")
+    add(
+        "--external",
+        dest="externals",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="a further arm NAME from a VGG-16 of others; may be given several times",
+    )
+    add("--jobs", default="auto", help="cells side by side (default: one a GPU, or one)")
+    add(
+        "--slurm",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="submit every cell to SLURM; options of sbatch, time in minutes",
+    )
+    add("--no-wait", action="store_true", help="end once the jobs are submitted")
+    add("--title", default=DEFAULT_TITLE, help="of the report")
+    add("--ubr-run", type=Path | None, help="run of train_ubr.py, for the report")
+    add("--scores", type=Path | None, help="of score_volumes.py, for the report")
+    add("--pictures", nargs="*", type=Path, default=[], help="for the report")
+    add("--dry-run", action="store_true", help="check, measure a step, print the plan")
+    add("--overwrite", action="store_true", help="delete the comparison there")
+    for argument in arguments:
+        field = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and field in OF_A_CELL:
+            instead = OF_A_CELL[field]
+            refuse(parser.prog, f"--{field}: every cell has its own; use --{instead}")
     common, rest = parse_config(parser, DetConfig, arguments, presets="det")
-    inits = tuple(dict.fromkeys(rest.inits or PAPER_ARMS))
-    if unknown := [arm for arm in inits if arm not in get_args(Arm)]:
-        refuse(parser.prog, f"--inits {unknown[0]}: not one of {', '.join(get_args(Arm))}")
-    if any(seed < 0 for seed in rest.seeds):
-        refuse(parser.prog, f"--seeds {min(rest.seeds)}: must be >= 0")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        refuse(parser.prog, "runs its cells one after another; start it without torchrun")
 
-    from lesion_det.plan import Question, make_plan
+    from lesion_det.plan import build_question, make_plan
     from lesion_det.ubr_chapter import read_ubr_chapter
 
-    seeds = tuple(dict.fromkeys(rest.seeds))
-    question = Question(common, inits, seeds, ubr_imagenet=rest.ubr_imagenet, title=rest.title)
     try:
+        jobs = _read_jobs(rest)
+        question = build_question(
+            common,
+            rest.inits or PAPER_ARMS,
+            rest.seeds,
+            rest.label_fractions,
+            externals=rest.externals,
+            ubr_imagenet=rest.ubr_imagenet,
+            title=rest.title,
+        )
         chapter = read_ubr_chapter(rest.ubr_run, rest.scores, rest.pictures)
         if rest.dry_run:
-            for key in make_plan(question, say=print).configs:
-                print(f"would train {key.words}")
+            from lesion_det.estimate import describe_plan
+            from lesion_det.launch import local_launcher
+
+            plan = make_plan(question, print)
+            launcher = local_launcher(common.device, 1 if rest.slurm is not None else jobs)
+            workers = launcher.jobs if rest.slurm is None else len(plan.configs)
+            describe_plan(question, plan, rest.out, launcher, workers, print)
             return 0
-        code, not_run = compare(question, rest.out, chapter=chapter, overwrite=rest.overwrite)
+        code, not_run = compare(
+            question,
+            rest.out,
+            _choose_launch(common, rest, jobs),
+            chapter=chapter,
+            overwrite=rest.overwrite,
+        )
     except ValueError as error:
         refuse(parser.prog, str(error))
     return code or (1 if rest.inits and not_run else 0)
 
 
+def _read_jobs(rest: Namespace) -> int | None:
+    """Return how many cells run side by side; None: one a GPU.
+
+    Raises:
+        ValueError: naming the flag, the value and the rule.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("starts a process a cell itself; start it without torchrun")
+    if rest.no_wait and rest.slurm is None:
+        raise ValueError("--no-wait: only jobs of --slurm go on without this command")
+    if rest.jobs == "auto":
+        return None
+    if not rest.jobs.isdecimal() or int(rest.jobs) == 0:
+        raise ValueError(f"--jobs {rest.jobs}: auto, or a whole number above 0")
+    return int(rest.jobs)
+
+
+def _choose_launch(common: DetConfig, rest: Namespace, jobs: int | None) -> Launch:
+    if rest.slurm is None:
+        from lesion_det.launch import local_launcher
+
+        return local_launcher(common.device, jobs)
+    from lesion_det.cluster import ClusterLauncher, slurm_executor
+
+    folder = rest.out.resolve() / "cluster"
+    executor = slurm_executor(folder, rest.slurm, gpu=common.device != "cpu")
+    return ClusterLauncher(executor, folder / "jobs.json", wait=not rest.no_wait)
+
+
 def compare(
     question: Question,
     out: Path,
+    launch: Launch,
     *,
     chapter: UbrChapter | None = None,
     overwrite: bool = False,
-    train_cell: TrainCell | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[int, Mapping[str, str]]:
-    """Run or continue all cells and write the report, anew after every cell.
+    """Run or continue all cells and write the report, every few minutes and at the end.
 
     Args:
         question: what is compared.
         out: the folder of the comparison.
+        launch: trains the cells.
         chapter: what the report shows of the regressor.
         overwrite: delete the comparison that is there.
-        train_cell: ``train_det.train`` by default.
         say: prints a line of progress.
 
     Returns:
@@ -118,35 +193,46 @@ def compare(
             or of another comparison.
     """
     from lesion_det.cells import is_finished
+    from lesion_det.gathering import write_comparison
+    from lesion_det.launch import Stopped, Task
     from lesion_det.plan import SavedQuestion, make_plan
     from lesion_det.report import markdown_table
     from ubr_pretrain.run_folder import open_run_folder
 
-    train_cell = train_cell or _train_cell
     plan = make_plan(question, say)
     saved = SavedQuestion(common=question.shared, data_sha256=plan.data_sha256)
     failures: dict[CellKey, str] = {}
     with open_run_folder(out, saved, overwrite=overwrite) as folder:
-        folder.update_manifest(status="running", inits=question.inits, seeds=question.seeds)
-        for number, (key, config) in enumerate(plan.configs.items(), start=1):
-            cell = out / "cells" / key.name
-            heading = f"[{number}/{len(plan.configs)}] {key.words}"
-            if is_finished(cell):
-                say(f"{heading}: finished before")
-                continue
-            say(f"{heading}: training in {cell}")
-            try:
-                code = train_cell(config, cell)
-            except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError) as error:
-                failures[key] = " ".join(str(error).split()) or type(error).__name__
-                say(f"{heading}: failed: {failures[key]}")
-            else:
-                if code:
-                    say(f"{heading}: stopped; the same command continues")
-                    return code, plan.not_run
-            if number < len(plan.configs):  # what there is so far, for those who look meanwhile
-                _report(question, plan, out, failures, chapter)
-        comparison = _report(question, plan, out, failures, chapter)
+        folder.update_manifest(
+            status="running",
+            inits=question.inits,
+            seeds=question.seeds,
+            label_fractions=question.fractions,
+        )
+        cells = out.resolve() / "cells"
+        configs = plan.cached_configs(out.resolve() / "inputs")
+        tasks = [
+            Task(key, config, cells / key.name)
+            for key, config in configs.items()
+            if not is_finished(cells / key.name)
+        ]
+        say(f"{len(configs)} cells, {len(configs) - len(tasks)} finished before")
+        report_at_s = time.monotonic() + REPORT_EVERY_S
+        try:
+            if tasks:
+                _decode_inputs(tasks[0].config, plan.splits)
+            with closing(launch(tasks, say)) as endings:
+                for ending in endings:
+                    if ending.reason:
+                        failures[ending.key] = ending.reason
+                    if (began_s := time.monotonic()) >= report_at_s:
+                        write_comparison(question, plan, out, failures, chapter)
+                        ended_s = time.monotonic()
+                        report_at_s = ended_s + max(REPORT_EVERY_S, 9 * (ended_s - began_s))
+        except Stopped as stopped:
+            say(f"{stopped}; the same command continues")
+            return stopped.exit_code, plan.not_run
+        comparison = write_comparison(question, plan, out, failures, chapter)
         folder.update_manifest(
             status="incomplete" if comparison.faults else "complete",
             faults={cell.name: cell.reason for cell in comparison.faults},
@@ -155,59 +241,22 @@ def compare(
     return (1 if comparison.faults else 0), plan.not_run
 
 
-def _train_cell(config: DetConfig, out: Path) -> int:
-    from lesion_det.train_det import train
+def _decode_inputs(config: DetConfig, splits: Splits) -> None:
+    """Fill the cache that all cells share.
 
-    return train(config, out).exit_code
+    Raises:
+        Stopped: a signal came.
+        ValueError: a slice cannot be read, or the disk is full.
+    """
+    from lesion_det.launch import Stopped
+    from lesion_det.prepared_images import PreparedImages
+    from ubr_pretrain.runtime import stop_on_signals
 
-
-def _report(
-    question: Question,
-    plan: Plan,
-    out: Path,
-    failures: Mapping[CellKey, str],
-    chapter: UbrChapter | None,
-) -> Comparison:
-    """Gather what there is and write the report."""
-    import torch
-
-    from lesion_det.cells import BOOTSTRAP_SEED, read_cell
-    from lesion_det.comparison import Comparison, compare_arms
-    from lesion_det.report import Evidence, write_report
-    from ubr_pretrain.runtime import describe_machine, generator
-
-    cells: dict[CellKey, CellAnswers] = {
-        key: read_cell(
-            out / "cells" / key.name,
-            key,
-            plan.ground_truth,
-            expected=plan.fingerprints[key].hashes,
-            failure=failures.get(key, ""),
-        )
-        for key in plan.configs
-    }
-    machines = [answers.cell.machine for answers in cells.values()]
-    machine = next((m for m in machines if m), None) or describe_machine(torch.device("cpu"))
-    comparison = Comparison(
-        title=question.title,
-        data=plan.data_words(question.common.images),
-        settings=question.settings_yaml(),
-        audit=plan.audit,
-        versions=machine,
-        **compare_arms(question.inits, cells, plan.not_run, plan.ground_truth),
-    )
-    finished: dict[str, list[Predictions]] = {}
-    for key, answers in cells.items():
-        if answers.predictions is not None and key.fraction == question.fractions[0]:
-            finished.setdefault(key.arm, []).append(answers.predictions)
-    evidence = Evidence(
-        plan.ground_truth,
-        {arm: tuple(of_arm) for arm, of_arm in finished.items()},
-        question.common.images,
-        chapter,
-    )
-    write_report(out, comparison, evidence, generator(BOOTSTRAP_SEED, GALLERY))
-    return comparison
+    with stop_on_signals() as stop:
+        prepared = PreparedImages(config.images, config.input, config.cache)
+        prepared.build([*splits.learned, *splits.held_out], lambda: stop.signal is not None)
+    if stop.signal is not None:
+        raise Stopped("stopped while the inputs were decoded", stop.exit_code)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from lesion_det.audit import OWN, Fingerprint, audit_arms, fingerprint
 from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
-from lesion_det.det_config import DetConfig
+from lesion_det.det_config import Arm, DetConfig
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.initialization import UBR_START
 from lesion_det.splits import Splits, read_splits
@@ -24,6 +25,11 @@ NO_UBR: Mapping[str, str] = {
     "ubr-stats": "--ubr FILE was not given",
     "ubr+imagenet": "--ubr-imagenet FILE was not given",
 }
+
+OWN_ARMS = tuple(arm for arm in get_args(Arm) if arm != "external")
+"""An external trunk is an arm under the name that it is given."""
+
+EXTERNAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,58 @@ class Question:
         return yaml.safe_dump(_readable(values), sort_keys=False, default_flow_style=None)
 
 
+def build_question(
+    common: DetConfig,
+    inits: Sequence[str],
+    seeds: Sequence[int],
+    fractions: Sequence[float],
+    *,
+    externals: Sequence[str] = (),
+    ubr_imagenet: Path | None = None,
+    title: str,
+) -> Question:
+    """Check what the flags of a comparison ask for.
+
+    Args:
+        common: the settings of all cells.
+        inits: arms; those of ``externals`` may be among them, else they come last.
+        seeds: in the order of running.
+        fractions: of the labels, in any order.
+        externals: ``NAME=FILE``.
+        ubr_imagenet: regressor that started from ImageNet.
+        title: of the report.
+
+    Raises:
+        ValueError: naming the flag, the value and the rule.
+    """
+    external: dict[str, Path] = {}
+    for given in externals:
+        name, _, file = given.partition("=")
+        if not file or not EXTERNAL_NAME.fullmatch(name):
+            raise ValueError(f"--external {given}: expected NAME=FILE, the name as of a folder")
+        if name.lower() in [taken.lower() for taken in (*get_args(Arm), *external)]:
+            raise ValueError(f"--external {given}: {name} is the name of another arm")
+        external[name] = Path(file)
+    arms = tuple(dict.fromkeys([*inits, *external]))
+    known = (*OWN_ARMS, *external)
+    if unknown := [arm for arm in arms if arm not in known]:
+        raise ValueError(f"--inits {unknown[0]}: not one of {', '.join(known)}")
+    if min(seeds) < 0:
+        raise ValueError(f"--seeds {min(seeds)}: must be >= 0")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"--label-fractions {fraction:g}: must be > 0 and <= 1")
+    return Question(
+        common,
+        arms,
+        tuple(dict.fromkeys(seeds)),
+        tuple(sorted(set(fractions), reverse=True)),
+        ubr_imagenet,
+        external,
+        title,
+    )
+
+
 class SavedQuestion(Config):
     """What may not change between two sessions of a comparison; arms and seeds may be added."""
 
@@ -119,6 +177,16 @@ class Plan:
     def ground_truth(self) -> GroundTruth:
         """The one validation file."""
         return self.splits.judged[0]
+
+    def cached_configs(self, folder: Path) -> dict[CellKey, DetConfig]:
+        """Return the configurations with one cache of inputs for all, ``folder`` if none is named.
+
+        The audit and the question do not know it: a comparison may be moved.
+        """
+        return {
+            key: config.model_copy(update={"cache": config.cache or folder})
+            for key, config in self.configs.items()
+        }
 
     def data_words(self, images: Path) -> dict[str, str]:
         """Return what the arms were trained and judged on, in words."""

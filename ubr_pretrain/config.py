@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -33,7 +33,11 @@ class Config(BaseModel):
 
 
 def config_parser(
-    model: type[BaseModel], prog: str, description: str, presets: str | None = None
+    model: type[BaseModel],
+    prog: str,
+    description: str,
+    presets: str | None = None,
+    without: Collection[str] = (),
 ) -> ArgumentParser:
     """Return a parser with one flag a field (``--optim.lr``), ``--config`` and ``--preset``.
 
@@ -42,6 +46,7 @@ def config_parser(
         prog: the command as users type it.
         description: first lines of ``--help``.
         presets: folder of YAML files below ``configs/`` that ``--preset NAME`` picks from.
+        without: fields that have no flag.
     """
     parser = CommandParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these keys.")
@@ -59,7 +64,7 @@ def config_parser(
         parser.add_argument(
             f"--{name}", nargs="*", type=item, default=list(field.default), help=described.get(name)
         )
-    parser.add_class_arguments(model, None, skip=set(lists))
+    parser.add_class_arguments(model, None, skip={*lists, *without})
     return parser
 
 

@@ -99,11 +99,17 @@ def open_run_folder(
             _empty(out)
         _require_same_run(folder, config)
         for stale in [*out.rglob(".*.part")]:  # left by a kill in the middle of a write
-            stale.unlink()
+            if _run_of(stale) == out:  # a run inside this one may be alive and writing
+                stale.unlink()
         if not (out / "config.yaml").is_file():
             with write_atomically(out / "config.yaml", "w") as file:
                 file.write(config_to_yaml(config))
         yield folder
+
+
+def _run_of(file: Path) -> Path:
+    """Return the innermost run folder that a file lies in."""
+    return next(folder for folder in file.parents if (folder / LOCK).is_file())
 
 
 def _require_same_run(folder: RunFolder, config: BaseModel) -> None:
