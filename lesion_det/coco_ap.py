@@ -1,17 +1,17 @@
-"""COCO average precision, computed by pycocotools from what has been checked already.
+"""COCO average precision, computed by faster-coco-eval from what has been checked already.
 
 AP uses at most 100 detections an image and hits at IoU >= threshold, as COCO defines it; that is
 not the rule of top-5 recall and FROC.
+
+Shapes:
+    I: IoU thresholds 0.50, 0.55, ... 0.95; R: recalls 0.00, 0.01, ... 1.00.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from faster_coco_eval import COCO, COCOeval_faster
+from jaxtyping import Float64
 
 from lesion_det.ground_truth import LESION_CATEGORY, GroundTruth
 from lesion_det.predictions import Predictions
@@ -20,41 +20,55 @@ from ubr_pretrain.config import Config
 MAX_DETECTIONS = 100
 """COCO's limit of detections an image."""
 
+EVERY_AREA_PX = (0.0, 1e10)
+"""COCO's small, medium and large are not asked for: a lesion's size is said in mm."""
+
+AT_50, AT_75 = 0, 5
+"""Places of these IoU thresholds among the ten."""
+
 
 class CocoAp(Config):
-    """Average precision of the one class; None where there are no lesions.
+    """Average precision of the one class, a fraction of 1; None where there are no lesions.
 
     Attributes:
         ap: mean over IoU 0.50, 0.55, ... 0.95.
         ap50: at IoU 0.50.
         ap75: at IoU 0.75.
-        ar100: recall averaged over the same IoUs.
+        ar: recall averaged over the same IoUs; COCO's AR of at most 100 detections an image,
+            however few of them a detector keeps.
     """
 
     ap: float | None
     ap50: float | None
     ap75: float | None
-    ar100: float | None
+    ar: float | None
 
 
 def coco_ap(ground_truth: GroundTruth, predictions: Predictions) -> CocoAp:
-    """Return COCO's average precision.
+    """Return COCO's average precision; 0 where nothing was detected.
 
-    pycocotools raises on empty predictions and returns -1 without lesions; here the first is 0 and
-    the second None. Equal scores are ordered by image id, then box.
+    COCO writes -1 where there are no lesions, here it is None. Equal scores are ordered by image
+    id, then box.
     """
     if ground_truth.num_lesions == 0:
-        return CocoAp(ap=None, ap50=None, ap75=None, ar100=None)
-    if predictions.num_detections == 0:
-        return CocoAp(ap=0.0, ap50=0.0, ap75=0.0, ar100=0.0)
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports by printing
-        evaluation = COCOeval(_lesions(ground_truth), _detections(ground_truth, predictions))
-        evaluation.params.iouType = "bbox"
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    ap, ap50, ap75, *_, ar100 = evaluation.stats[:9].tolist()
-    return CocoAp(ap=ap, ap50=ap50, ap75=ap75, ar100=ar100)
+        return CocoAp(ap=None, ap50=None, ap75=None, ar=None)
+    evaluation = COCOeval_faster(
+        _lesions(ground_truth), _detections(ground_truth, predictions), "bbox"
+    )
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.params.areaRng = [list(EVERY_AREA_PX)]
+    evaluation.params.areaRngLbl = ["all"]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # One class, one range of areas, one limit of detections.
+    precision: Float64[np.ndarray, "I R"] = evaluation.eval["precision"][:, :, 0, 0, 0]
+    recall: Float64[np.ndarray, " I"] = evaluation.eval["recall"][:, 0, 0, 0]
+    return CocoAp(
+        ap=float(precision.mean()),
+        ap50=float(precision[AT_50].mean()),
+        ap75=float(precision[AT_75].mean()),
+        ar=float(recall.mean()),
+    )
 
 
 def _lesions(ground_truth: GroundTruth) -> COCO:
@@ -88,11 +102,10 @@ def _annotation(number: int, image_id: int, box_xyxy: np.ndarray) -> dict[str, o
 
 
 def _coco(ground_truth: GroundTruth, annotations: list[dict[str, object]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image.id} for image in ground_truth.images],
-        "annotations": annotations,
-        "categories": [{"id": LESION_CATEGORY, "name": "lesion"}],
-    }
-    coco.createIndex()
-    return coco
+    return COCO(
+        {
+            "images": [{"id": image.id} for image in ground_truth.images],
+            "annotations": annotations,
+            "categories": [{"id": LESION_CATEGORY, "name": "lesion"}],
+        }
+    )

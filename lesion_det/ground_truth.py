@@ -19,16 +19,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import first_problem
@@ -91,6 +82,15 @@ class ImageRecord:
     def num_lesions(self) -> int:
         """Number of annotated lesions (about half of those there are)."""
         return len(self.boxes_xyxy)
+
+    @property
+    def long_diameters_mm(self) -> NDArray[np.float64]:
+        """Long diameter of every lesion, [n]; rows and columns of unequal spacing are averaged.
+
+        To the micrometre: the table's decimals carry no more, and 14.2857 px of 0.7 mm are 10 mm.
+        """
+        _, row_mm, column_mm = self.spacing_mm_zyx
+        return np.round(self.diameters_px[:, 0] * (row_mm + column_mm) / 2, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +164,10 @@ def read_ground_truth(json_path: Path) -> GroundTruth:
     return GroundTruth(file_sha256(json_path), images, json_path.name)
 
 
+_PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_DiameterPx = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -178,7 +182,7 @@ class _Image(_Entry):
     series_id: int
     key_slice_index: int
     slice_range: tuple[int, int]
-    spacing_mm_zyx: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    spacing_mm_zyx: tuple[_PositiveMm, _PositiveMm, _PositiveMm]
 
 
 class _Annotation(_Entry):
@@ -188,7 +192,7 @@ class _Annotation(_Entry):
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
     iscrowd: int = 0
     lesion_type: int = -1
-    diameters_px: tuple[NonNegativeFloat, NonNegativeFloat]
+    diameters_px: tuple[_DiameterPx, _DiameterPx]
     possibly_noisy: bool = False
 
 

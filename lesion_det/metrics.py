@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from lesion_det.coco_ap import CocoAp, coco_ap
 from lesion_det.froc import FP_PER_IMAGE, froc
 from lesion_det.ground_truth import GroundTruth
+from lesion_det.lesion_groups import Groups, groups_by_interval, groups_by_size, groups_by_type
 from lesion_det.overlap import HitRule
 from lesion_det.predictions import Predictions, PredictionsRefused, complete_predictions
 from lesion_det.significance import ArmHits, Interval, pooled_recall
@@ -17,31 +16,27 @@ from ubr_pretrain.config import Config
 
 TOP_K = 5
 
-LESION_TYPES: Mapping[int, str] = {
-    -1: "unknown",
-    1: "bone",
-    2: "abdomen",
-    3: "mediastinum",
-    4: "liver",
-    5: "lung",
-    6: "kidney",
-    7: "soft tissue",
-    8: "pelvis",
-}
-"""DeepLesion's coarse types."""
 
+class GroupRecall(Config):
+    """Top-5 recall of the lesions of one group.
 
-class TypeRecall(Config):
-    """Top-5 recall of the lesions of one coarse type."""
+    Attributes:
+        name: of the group: "lung", "10-30 mm".
+        num_lesions: in the group.
+        num_patients: who have these lesions.
+        recall: share of them that was found.
+        interval: the same with its 95 % interval, those patients resampled.
+    """
 
-    lesion_type: int
     name: str
     num_lesions: int
+    num_patients: int
     recall: float
+    interval: Interval
 
 
 class DetectionMetrics(Config):
-    """Metrics of one set of predictions; None where there are no lesions to find.
+    """Metrics of one set of predictions, fractions of 1; None where there are no lesions to find.
 
     Attributes:
         top5_recall: primary: micro, IoU > 0.5.
@@ -56,7 +51,9 @@ class DetectionMetrics(Config):
         froc_mean: mean sensitivity at 0.5, 1, 2 and 4.
         froc_at_least: ``froc_sensitivity`` with IoU >= 0.5, the rule of published figures.
         coco: average precision.
-        by_type: top-5 recall of every coarse lesion type that occurs.
+        by_type: top-5 recall by coarse lesion type; groups without lesions are left out.
+        by_size: by long diameter in mm.
+        by_interval: by slice interval.
         num_images: images, with and without lesions.
         num_patients: patients.
         num_lesions: annotated lesions.
@@ -78,7 +75,9 @@ class DetectionMetrics(Config):
     froc_mean: float | None
     froc_at_least: dict[float, float | None]
     coco: CocoAp
-    by_type: tuple[TypeRecall, ...]
+    by_type: tuple[GroupRecall, ...]
+    by_size: tuple[GroupRecall, ...]
+    by_interval: tuple[GroupRecall, ...]
     num_images: int
     num_patients: int
     num_lesions: int
@@ -101,7 +100,7 @@ class DetectionMetrics(Config):
             "AP": self.coco.ap,
             "AP50": self.coco.ap50,
             "AP75": self.coco.ap75,
-            "AR100": self.coco.ar100,
+            "AR (COCO, <= 100)": self.coco.ar,
         }
 
 
@@ -117,7 +116,7 @@ def measure(
     Args:
         ground_truth: the lesions.
         predictions: answers to exactly that JSON.
-        rng: draws the resamples of the interval.
+        rng: draws the resamples of the intervals.
         strict: refuse predictions that lack an image, instead of counting it as empty.
 
     Raises:
@@ -148,7 +147,9 @@ def measure(
         froc_mean=curve.mean_sensitivity(),
         froc_at_least={rate: curve_at_least.sensitivity_at(rate) for rate in FP_PER_IMAGE},
         coco=coco_ap(ground_truth, complete),
-        by_type=_by_type(ranks),
+        by_type=_by_group(groups_by_type(ground_truth), ranks, rng),
+        by_size=_by_group(groups_by_size(ground_truth), ranks, rng),
+        by_interval=_by_group(groups_by_interval(ground_truth), ranks, rng),
         num_images=len(ground_truth.images),
         num_patients=ground_truth.num_patients,
         num_lesions=ground_truth.num_lesions,
@@ -160,17 +161,20 @@ def measure(
     )
 
 
-def _by_type(ranks: LesionRanks) -> tuple[TypeRecall, ...]:
+def _by_group(
+    groups: Groups, ranks: LesionRanks, rng: np.random.Generator
+) -> tuple[GroupRecall, ...]:
     hits = ranks.hits(TOP_K)
     rows = []
-    for lesion_type in np.unique(ranks.lesion_type).tolist():
-        of_type = ranks.lesion_type == lesion_type
+    for name, members in groups.items():
+        found, patients = hits[members], ranks.patient_index[members]
         rows.append(
-            TypeRecall(
-                lesion_type=lesion_type,
-                name=LESION_TYPES.get(lesion_type, f"type {lesion_type}"),
-                num_lesions=int(of_type.sum()),
-                recall=float(hits[of_type].mean()),
+            GroupRecall(
+                name=name,
+                num_lesions=len(found),
+                num_patients=len(np.unique(patients)),
+                recall=float(found.mean()),
+                interval=pooled_recall(ArmHits((0,), found[None], patients), rng),
             )
         )
     return tuple(rows)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from lesion_det.ground_truth import GroundTruth
+from lesion_det.ground_truth import LESION_CATEGORY, GroundTruth
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
 
@@ -117,6 +117,55 @@ def read_predictions(path: Path) -> Predictions:
         raise PredictionsRefused(f"{path}: {error}") from error
 
 
+def is_coco_results(path: Path) -> bool:
+    """Return whether a file begins as a JSON list does: COCO results are one, ours is none."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"[")
+
+
+def read_coco_results(path: Path, ground_truth: GroundTruth) -> Predictions:
+    """Read ``[{"image_id", "category_id", "bbox": x, y, w, h, "score"}, ...]``.
+
+    An image that the list does not name has no entry: such a list cannot say "nothing found".
+
+    Args:
+        path: as Detectron2's ``COCOEvaluator`` writes it.
+        ground_truth: which JSON the ids are of; the list itself does not know.
+
+    Raises:
+        PredictionsRefused: not such a list; a category other than the lesion's; an unknown image;
+            bad numbers.
+    """
+    try:
+        results = _RESULTS.validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise PredictionsRefused(f"{path}: {first_problem(error)}") from error
+    of_image: dict[int, list[_Result]] = {}
+    for place, result in enumerate(results):
+        if result.category_id != LESION_CATEGORY:
+            raise PredictionsRefused(
+                f"{path}: result {place} is of category {result.category_id}, expected "
+                f"{LESION_CATEGORY} (lesion)"
+            )
+        if result.image_id not in ground_truth.by_id:
+            raise PredictionsRefused(
+                f"{path}: result {place} is of image {result.image_id}, which "
+                f"{ground_truth.source or 'the ground truth'} lacks"
+            )
+        of_image.setdefault(result.image_id, []).append(result)
+    boxes_xyxy, scores = {}, {}
+    for image_id, found in of_image.items():
+        xywh = np.array([result.bbox for result in found], np.float64)
+        boxes_xyxy[image_id] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        scores[image_id] = np.array([result.score for result in found], np.float64)
+    try:
+        return Predictions(ground_truth.sha256, boxes_xyxy, scores)
+    except PredictionsRefused as error:
+        raise PredictionsRefused(f"{path}: {error}") from error
+
+
 def complete_predictions(
     ground_truth: GroundTruth, predictions: Predictions
 ) -> tuple[Predictions, tuple[int, ...]]:
@@ -159,6 +208,18 @@ class _File(BaseModel):
     format: int
     ground_truth_sha256: str
     images: list[_Image]
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)  # others add "segmentation"
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+_RESULTS = TypeAdapter(list[_Result])
 
 
 def _ranked(

@@ -42,13 +42,11 @@ class LesionRanks:
         rank: [L] from 1; ``NEVER`` where nothing hits.
         image_id: [L] the lesion's image.
         patient_index: [L] the lesion's patient, the unit of resampling.
-        lesion_type: [L] coarse type, -1 unknown.
     """
 
     rank: Int64[np.ndarray, " L"]
     image_id: Int64[np.ndarray, " L"]
     patient_index: Int64[np.ndarray, " L"]
-    lesion_type: Int64[np.ndarray, " L"]
 
     def hits(self, k: int) -> Bool[np.ndarray, " L"]:
         """Return which lesions the k best detections hit."""
@@ -90,7 +88,6 @@ def lesion_ranks(
         rank=np.concatenate(ranks),
         image_id=np.repeat(np.array([i.id for i in ground_truth.images], np.int64), counts),
         patient_index=np.repeat(np.array(patients, np.int64), counts),
-        lesion_type=np.concatenate([image.lesion_types for image in ground_truth.images]),
     )
 
 

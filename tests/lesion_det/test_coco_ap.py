@@ -1,10 +1,17 @@
 """COCO AP: an independent precision-recall loop, another library, and the cases that break."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from lesion_det.coco_ap import coco_ap
-from tests.lesion_det.test_ranking_metrics import plain_iou
+from lesion_det.coco_ap import CocoAp, coco_ap
+from tests.lesion_det.test_ranking_metrics import plain_iou, splits
 from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions
 
 
@@ -41,6 +48,84 @@ def plain_ap(lesions, detections, threshold: float) -> float:
     precision = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
     at = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
     return float(np.mean([precision[i] if i < len(precision) else 0.0 for i in at]))
+
+
+def to_xywh(box):
+    return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
+
+
+def pycocotools_ap(lesions, detections) -> CocoAp:
+    """COCO's own evaluation with its own settings; equal scores come ordered by box."""
+    truths = [(image, box) for image, boxes in enumerate(lesions, 1) for box in boxes]
+    ranked = [
+        {"image_id": image, "category_id": 1, "bbox": to_xywh(box), "score": score}
+        for image, found in enumerate(detections, 1)
+        for score, box in sorted(found, key=lambda d: (-d[0], *d[1]))
+    ]
+    truth = COCO()
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": image} for image in range(1, len(lesions) + 1)],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": 1,
+                "bbox": (xywh := to_xywh(box)),
+                "area": xywh[2] * xywh[3],
+                "iscrowd": 0,
+            }
+            for number, (image, box) in enumerate(truths, 1)
+        ],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(ranked), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    ap, ap50, ap75, *_ = evaluation.stats.tolist()
+    return CocoAp(ap=ap, ap50=ap50, ap75=ap75, ar=evaluation.stats[8])
+
+
+@st.composite
+def crowded_splits(draw: st.DrawFn):
+    """Images of up to 130 detections, many of them ties, about lesions that overlap."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    num_scores = draw(st.sampled_from([1, 3, 50]))
+
+    def box():
+        x, y = rng.integers(0, 30, 2).tolist()
+        w, h = rng.integers(0, 20, 2).tolist()  # a detector may answer a box without area
+        return (x, y, x + w, y + h)
+
+    lesions, detections = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        boxes = [box() for _ in range(draw(st.integers(0, 4)))]
+        lesions.append([b for b in boxes if b[2] > b[0] and b[3] > b[1]])
+        num_detections = draw(st.sampled_from([0, 5, 99, 100, 101, 130]))
+        detections.append(
+            [(rng.integers(num_scores) / num_scores, box()) for _ in range(num_detections)]
+        )
+    return lesions, detections
+
+
+@settings(deadline=None)
+@given(splits() | crowded_splits())
+@example(([[(0, 0, 9, 9)], []], [[], [(0.5, (0, 0, 9, 9))]]))
+@example(([[(0, 0, 9, 9)]], [[(0.5, (i, 0, 9 + i, 9)) for i in range(101, 0, -1)]]))
+@example(([[(0, 0, 9, 9), (0, 0, 9, 9)]], [[(0.5, (0, 0, 9, 9)), (0.5, (0, 0, 9, 9))]]))
+def test_every_number_is_that_of_pycocotools(split) -> None:
+    lesions, detections = split
+    ours = coco_ap(toy_ground_truth(lesions), toy_predictions(detections))
+    if not any(lesions):
+        assert ours == CocoAp(ap=None, ap50=None, ap75=None, ar=None)
+    elif not any(detections):  # pycocotools raises
+        assert ours == CocoAp(ap=0.0, ap50=0.0, ap75=0.0, ar=0.0)
+    else:
+        theirs = pycocotools_ap(lesions, detections)  # divides by the count + 2e-16
+        assert ours.model_dump() == pytest.approx(theirs.model_dump(), rel=0, abs=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(4))
