@@ -16,7 +16,6 @@ Reference:
 from __future__ import annotations
 
 import io
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from converters.layouts import Layout, rename, tensor_names
 from ubr_pretrain.backbone import Backbone, read_backbone, write_backbone
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, write_atomically
+from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.runtime import to_json
 
 SUFFIXES: Mapping[Layout, tuple[str, ...]] = {
@@ -110,15 +110,11 @@ def read_weights(path: Path, layout: Layout) -> dict[str, Tensor]:
     """
     if layout == "ubr":
         return dict(read_backbone(path).trunk.state_dict())
-    if path.suffix == ".safetensors":
-        return load_file(path)
     if path.suffix == ".pkl":
         arrays = read_plain_pickle(path)["model"]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
-    about = json.loads(path.with_suffix(".json").read_text("utf-8"))
-    if about["sha256"] != file_sha256(path):
-        raise CheckpointRefused(f"{path}: not the file that {path.stem}.json describes")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    tensors, _ = read_foreign_weights(path)
+    return dict(tensors)
 
 
 def read_plain_pickle(path: Path) -> Any:

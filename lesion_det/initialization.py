@@ -2,7 +2,7 @@
 
 The four arms of the paper are ``random``, ``ubr``, ``imagenet`` and ``ubr+imagenet``. The controls
 ``ubr-stats`` and ``imagenet-stats`` keep only the mean and standard deviation of every tensor of
-their source: is it the features that help, or their scale?
+their source: is it the features that help, or their scale? ``external`` is a VGG-16 of others.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lesion_det.det_config import Arm
+from converters.external_trunk import read_external_trunk
+from lesion_det.det_config import Arm, DetConfig
 from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, read_imagenet_trunk
 from ubr_pretrain.checkpoint import CheckpointRefused, checkpoint_kind, file_sha256
-from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.regressor import read_regressor, regressor_backbone
 from ubr_pretrain.trunk import Trunk, load_trunk
 
@@ -64,46 +64,24 @@ class WeightRow:
     loaded: bool
 
 
-def make_start(
-    arm: Arm,
-    *,
-    width: float,
-    stride: Literal[8, 16],
-    seed: int,
-    random_input: InputSpec,
-    ubr: Path | None = None,
-    imagenet_weights: Path | None = None,
-) -> Start:
-    """Return the trunk that ``arm`` starts from.
-
-    Args:
-        arm: the strategy.
-        width: of the detector's trunk; a file of another width is refused.
-        stride: of the detector's trunk.
-        seed: of the random draws (``random`` and the ``-stats`` controls).
-        random_input: the input of arms without a file.
-        ubr: checkpoint of ``train_ubr.py`` or file of ``export_backbone.py``.
-        imagenet_weights: torchvision's weights as a local file; None: torchvision's cache.
+def make_start(config: DetConfig) -> Start:
+    """Return the trunk that a training starts from.
 
     Raises:
         ValueError: the arm needs a file that was not given or does not take the one given; the
             file says that it was made otherwise than the arm demands; it does not fit.
     """
-    _require_flags(arm, ubr, imagenet_weights)
+    _require_flags(config)
+    arm, width, seed = config.init, config.width, config.seed
     generator = torch.Generator().manual_seed(seed)
-    trunk = Trunk("vgg16", width, stride=stride)
+    trunk = Trunk("vgg16", width, stride=config.detector.stride)
     if arm == "random":
         _draw_he(trunk, generator)
         drawn = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
         made = Provenance(init="random")
-        return Start(arm, trunk, drawn, random_input, made, f"He, seed {seed}")
-    file = ubr if arm in UBR_START else imagenet_weights
-    if arm in UBR_START:
-        assert ubr is not None
-        found = read_ubr_backbone(ubr, required_init=UBR_START[arm], arm=arm)
-    else:
-        found = read_imagenet_trunk(imagenet_weights, "vgg16", width)
-    source = file.name if file else "torchvision VGG16_Weights.IMAGENET1K_V1"
+        return Start(arm, trunk, drawn, config.random_input, made, f"He, seed {seed}")
+    file = config.ubr or config.imagenet_weights or config.external
+    found, source = _read_source(config)
     if (found.trunk.arch, found.trunk.width) != ("vgg16", width):
         raise ValueError(
             f"{source}: is {found.trunk.arch} of width {found.trunk.width}, the detector is vgg16 "
@@ -118,12 +96,34 @@ def make_start(
     return Start(arm, trunk, tensors, found.input_spec, found.provenance, source, sha256)
 
 
-def _require_flags(arm: Arm, ubr: Path | None, imagenet_weights: Path | None) -> None:
-    if (ubr is None) == (arm in UBR_START):
-        verb = "needs" if ubr is None else "does not use"
-        raise ValueError(f"--init {arm} {verb} --ubr CHECKPOINT")
-    if imagenet_weights is not None and arm not in IMAGENET_ARMS:
-        raise ValueError(f"--init {arm} does not use --imagenet-weights")
+def _require_flags(config: DetConfig) -> None:
+    """Refuse an arm without its file, and a file that the arm would ignore."""
+    arm = config.init
+    for flag, value, takers, needed in (
+        ("--ubr CHECKPOINT", config.ubr, UBR_START, True),
+        ("--imagenet-weights", config.imagenet_weights, IMAGENET_ARMS, False),
+        ("--external FILE", config.external, ("external",), True),
+        ("--external_input", config.external_input, ("external",), False),
+    ):
+        if value is None and needed and arm in takers:
+            raise ValueError(f"--init {arm} needs {flag}")
+        if value is not None and arm not in takers:
+            raise ValueError(f"--init {arm} does not use {flag}")
+
+
+def _read_source(config: DetConfig) -> tuple[Backbone, str]:
+    """Return the trunk that an arm's file holds, and what that file is."""
+    arm, width = config.init, config.width
+    if config.ubr is not None:
+        return read_ubr_backbone(config.ubr, UBR_START[arm], arm), config.ubr.name
+    if config.external is not None:
+        spec = config.external_input
+        spec = IMAGENET_INPUT if spec == "imagenet" else spec
+        found = read_external_trunk(config.external, width, spec)
+        return found.backbone, f"{config.external.name} ({found.words})"
+    file = config.imagenet_weights
+    source = file.name if file else "torchvision VGG16_Weights.IMAGENET1K_V1"
+    return read_imagenet_trunk(file, "vgg16", width), source
 
 
 def read_ubr_backbone(path: Path, required_init: str, arm: Arm) -> Backbone:

@@ -6,31 +6,30 @@ the metadata, so that any safetensors reader can open it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
+from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.trunk import Architecture, Trunk, load_trunk, torchvision_names
 
-Init = Literal["random", "imagenet"]
+Init = Literal["random", "imagenet", "external"]
 
 
 class Provenance(Config):
     """How a trunk was made; an arm of the comparison checks it before it starts.
 
     Attributes:
-        init: where its training began: "random" or "imagenet".
+        init: where its training began: "random", "imagenet", or "external" (a file of others, which
+            does not say more).
         pretraining: "ubr" (trained as a body-part regressor) or "none" (as initialised).
         iterations: training iterations behind it.
         data_sha256: hash of the manifest of the training volumes, "" where none were used.
@@ -130,34 +129,14 @@ def read_imagenet_trunk(file: Path | None, arch: Architecture, width: float = 1.
 
 
 def _read_torchvision_file(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise CheckpointRefused(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, framework="pt") as opened:
-                _refuse_our_export(file, opened.metadata() or {})
-                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise CheckpointRefused(f"{file}: not a whole safetensors file ({error})") from error
-    sidecar = file.with_suffix(".json")
-    if sidecar.is_file():
-        _refuse_our_export(file, json.loads(sidecar.read_text("utf-8")))
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise CheckpointRefused(f"{file}: not a flat dictionary of tensors as torchvision saves it")
-    return dict(loaded)
-
-
-def _refuse_our_export(file: Path, about: Mapping[str, Any]) -> None:
-    """Refuse a trunk of ours in torchvision's names: its arm would be called ImageNet."""
-    if "provenance" in about:
+    tensors, about = read_foreign_weights(file)
+    if "provenance" in about:  # a trunk of ours in torchvision's names: no ImageNet arm
         raise CheckpointRefused(
             f"{file}: was exported by this project ({about['provenance']}), not ImageNet's weights"
         )
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointRefused(f"{file}: not a flat dictionary of tensors as torchvision saves it")
+    return dict(tensors)
 
 
 def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]:

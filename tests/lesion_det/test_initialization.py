@@ -2,11 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lesion_det.det_config import Arm, DetectorConfig
+from lesion_det.det_config import Arm, DetConfig, DetectorConfig
 from lesion_det.detector import Detector, state_sha256
 from lesion_det.initialization import (
     Start,
@@ -17,7 +20,7 @@ from lesion_det.initialization import (
     weight_table_text,
 )
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
-from ubr_pretrain.checkpoint import write_checkpoint
+from ubr_pretrain.checkpoint import file_sha256, write_checkpoint
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.regressor import Regressor, regressor_state
 from ubr_pretrain.trunk import Trunk, torchvision_names
@@ -46,16 +49,10 @@ def imagenet_file(folder: Path) -> Path:
     return path
 
 
-def start(arm: Arm, ubr: Path | None = None, imagenet: Path | None = None) -> Start:
-    return make_start(
-        arm,
-        width=WIDTH,
-        stride=8,
-        seed=3,
-        random_input=InputSpec(),
-        ubr=ubr,
-        imagenet_weights=imagenet,
-    )
+def start(arm: Arm, ubr: Path | None = None, imagenet: Path | None = None, **more: Any) -> Start:
+    settings = {"init": arm, "ubr": ubr, "imagenet_weights": imagenet, "seed": 3, "width": WIDTH}
+    detector = DetectorConfig(stride=8)
+    return make_start(DetConfig(coco=Path("coco"), detector=detector, **settings | more))
 
 
 class TestArms:
@@ -103,11 +100,107 @@ class TestArms:
             assert one.std().item() == pytest.approx(other.std().item(), rel=0.05)
             assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1].item()) < 0.05
 
-    def test_redrawn_statistics_are_those_of_the_source(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        drawn = redraw_by_statistics({"w": torch.linspace(2, 4, 20_000)}, generator)["w"]
-        assert drawn.mean().item() == pytest.approx(3, abs=0.03)
-        assert drawn.std().item() == pytest.approx(math.sqrt(4 / 12), rel=0.03)
+    @given(
+        mean=st.floats(-3, 3),
+        sd=st.sampled_from([0.0, 1e-3, 0.5, 4.0]),
+        shape=st.sampled_from([(8,), (64,), (16, 8, 3, 3)]),
+        seed=st.integers(0, 99),
+    )
+    def test_a_redrawn_tensor_is_gaussian_with_the_sources_mean_and_sd(
+        self, mean: float, sd: float, shape: tuple[int, ...], seed: int
+    ) -> None:
+        source = mean + sd * torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        drawn = self.redraw(source, seed)
+        assert drawn.shape == source.shape
+        assert torch.equal(drawn, self.redraw(source, seed))
+        if sd == 0:
+            assert torch.allclose(drawn, source, atol=1e-5)
+            return
+        z = (drawn - source.mean()) / source.std(correction=0)
+        assert abs(z.mean().item()) < 5 / math.sqrt(z.numel())
+        assert abs(z.square().mean().item() - 1) < 6 * math.sqrt(2 / z.numel())
+
+    @given(st.integers(0, 99))
+    def test_a_redrawn_tensor_knows_nothing_of_where_the_sources_values_stood(
+        self, seed: int
+    ) -> None:
+        source = torch.rand(40, generator=torch.Generator().manual_seed(seed))
+        shuffled = source[torch.randperm(40, generator=torch.Generator().manual_seed(seed))]
+        torch.testing.assert_close(self.redraw(source, 1), self.redraw(shuffled, 1))
+
+    def test_every_weight_and_bias_is_redrawn_by_its_own_statistics(self, tmp_path: Path) -> None:
+        file = tmp_path / "vgg16.pth"
+        trunk = random_trunk(8)
+        for place, conv in enumerate(trunk.children()):
+            torch.nn.init.normal_(conv.bias, mean=10.0 * place, std=0.1 + place)  # type: ignore[arg-type]
+        names = torchvision_names("vgg16")
+        torch.save({names[k]: v for k, v in trunk.state_dict().items()}, file)
+        control = start("imagenet-stats", imagenet=file)
+        assert control.input_spec == IMAGENET_INPUT
+        assert control.source == "Gaussians with mean and sd of vgg16.pth, seed 3"
+        for name, source in trunk.state_dict().items():
+            drawn = control.tensors[name]
+            assert not torch.equal(drawn, source)
+            error = (drawn.mean() - source.mean()) / source.std(correction=0)
+            assert abs(error.item()) < 5 / math.sqrt(source.numel()), name
+
+    def redraw(self, source: torch.Tensor, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return redraw_by_statistics({"w": source}, generator)["w"]
+
+
+class TestExternal:
+    """Layouts and refusals of files: test_external_trunk.py."""
+
+    def test_the_arm_holds_the_files_tensors_and_says_which_layout_it_found(
+        self, tmp_path: Path
+    ) -> None:
+        file = imagenet_file(tmp_path)
+        found = start("external", external=file, external_input="imagenet")
+        wanted = random_trunk(8).state_dict()
+        assert all(torch.equal(found.trunk.state_dict()[k], t) for k, t in wanted.items())
+        assert found.input_spec == IMAGENET_INPUT
+        assert found.provenance.init == "external"
+        assert found.source == "vgg16.pth (torchvision layout)"
+        assert found.source_sha256 == file_sha256(file)
+        assert found.trunk.stride == 8
+
+    def test_an_input_of_its_own_is_the_detectors(self, tmp_path: Path) -> None:
+        file = imagenet_file(tmp_path)
+        assert start("external", external=file, external_input=UBR_INPUT).input_spec == UBR_INPUT
+
+    def test_a_file_of_ours_brings_its_input(self, tmp_path: Path) -> None:
+        found = start("external", external=ubr_file(tmp_path))
+        assert found.input_spec == UBR_INPUT
+        assert found.provenance.pretraining == "ubr"
+
+    def test_without_a_file_or_an_input_it_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"--init external needs --external FILE"):
+            start("external")
+        with pytest.raises(ValueError, match=r"pass --external_input imagenet"):
+            start("external", external=imagenet_file(tmp_path))
+
+    @pytest.mark.parametrize("arm", ["random", "imagenet", "imagenet-stats"])
+    def test_other_arms_refuse_its_flags(self, tmp_path: Path, arm: Arm) -> None:
+        with pytest.raises(ValueError, match=rf"--init {arm} does not use --external FILE"):
+            start(arm, external=imagenet_file(tmp_path))
+        with pytest.raises(ValueError, match=rf"--init {arm} does not use --external_input"):
+            start(arm, external_input="imagenet")
+
+    def test_it_refuses_the_files_of_other_arms(self, tmp_path: Path) -> None:
+        file = imagenet_file(tmp_path)
+        with pytest.raises(ValueError, match=r"--init external does not use --imagenet-weights"):
+            start("external", imagenet=file, external=file)
+        with pytest.raises(ValueError, match=r"--init external does not use --ubr"):
+            start("external", ubr_file(tmp_path), external=file)
+
+    def test_every_tensor_of_it_is_in_the_weight_table(self, tmp_path: Path) -> None:
+        begun = start("external", external=imagenet_file(tmp_path), external_input="imagenet")
+        config = DetectorConfig(stride=8, fc_dim=16, anchor_sizes_px=(16,))
+        live = Detector(begun.trunk, begun.input_spec, config, 0).state_dict()
+        rows = weight_table(begun, live, "drawn")
+        assert sum(row.loaded for row in rows) == 26
+        assert {row.source for row in rows if row.loaded} == {begun.source}
 
 
 class TestRefusals:

@@ -1,0 +1,60 @@
+"""A weight file that this project need not have written: read without executing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
+
+
+def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return what a ``.safetensors`` or a ``torch.save`` file holds, and what it says of itself.
+
+    Args:
+        file: read with ``weights_only=True`` where it is not ``.safetensors``.
+
+    Returns:
+        The tensors by name, or whatever nest of plain values ``torch.save`` was given; and the
+        metadata of a ``.safetensors``, or the ``.json`` that our own export puts beside a
+        ``.pth``, empty where there is neither.
+
+    Raises:
+        CheckpointRefused: absent, damaged, in need of code to be read, or beside our description
+            of another file.
+    """
+    if not file.is_file():
+        raise CheckpointRefused(f"{file}: no such file")
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as opened:
+                about = opened.metadata() or {}
+                return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118
+        except SafetensorError as error:
+            raise CheckpointRefused(f"{file}: not a whole safetensors file ({error})") from error
+    about = _read_description(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True), about
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
+
+
+def _read_description(file: Path) -> Mapping[str, Any]:
+    """Return the ``.json`` beside a file where it is ours; a stranger says nothing to us."""
+    description = file.with_suffix(".json")
+    try:
+        about = json.loads(description.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(about, dict) or "provenance" not in about:
+        return {}
+    if about.get("sha256", "") not in ("", file_sha256(file)):
+        raise CheckpointRefused(f"{file}: not the file that {description.name} describes")
+    return about
