@@ -77,7 +77,7 @@ def draw_learning_curves(finished: Mapping[str, Sequence[Cell]]) -> str:
         axis.set_ylim(bottom=0)
         axis.margins(x=0.02)
         _legend(axis)
-        return _to_svg(figure, "learning")
+        return to_svg(figure, "learning")
 
 
 def draw_recall_at_k(finished: Mapping[str, Sequence[Cell]], ceiling: float | None) -> str:
@@ -99,7 +99,7 @@ def draw_recall_at_k(finished: Mapping[str, Sequence[Cell]], ceiling: float | No
         axis.set_xticks([1, 5, 10, 15, 20])
         axis.set_ylim(0, 100)
         _legend(axis)
-        return _to_svg(figure, "topk")
+        return to_svg(figure, "topk")
 
 
 def draw_froc(curves: Mapping[str, Sequence[FrocCurve]]) -> str:
@@ -120,7 +120,7 @@ def draw_froc(curves: Mapping[str, Sequence[FrocCurve]]) -> str:
         axis.set_ylabel("sensitivity (%)")
         axis.set_ylim(0, 100)
         _legend(axis)
-        return _to_svg(figure, "froc")
+        return to_svg(figure, "froc")
 
 
 def draw_differences(pairs: Sequence[PairDifference]) -> str:
@@ -145,7 +145,7 @@ def draw_differences(pairs: Sequence[PairDifference]) -> str:
         axis.set_ylim(-0.6, max(1, len(shown)) - 0.4)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("difference of top-5 recall (percentage points), 95 % interval")
-        return _to_svg(figure, "pairs")
+        return to_svg(figure, "pairs")
 
 
 def draw_ubr_training(records: Sequence[Mapping[str, Any]]) -> str:
@@ -175,7 +175,7 @@ def draw_ubr_training(records: Sequence[Mapping[str, Any]]) -> str:
         right.set_ylabel("rank correlation, held out")
         right.set_ylim(top=1.02)
         _legend(right)
-        return _to_svg(figure, "ubr")
+        return to_svg(figure, "ubr")
 
 
 def _running_mean(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -205,7 +205,7 @@ def _legend(axis: Any) -> None:
         axis.legend(loc="best", fontsize=8.5, labelcolor=INK)
 
 
-def _to_svg(figure: Figure, name: str) -> str:
+def to_svg(figure: Figure, name: str) -> str:
     """Return the ``<svg>`` element; ids get the figure's name so that one page can hold many."""
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
