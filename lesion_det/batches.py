@@ -40,12 +40,14 @@ class Example:
         hu: [3, h, w].
         boxes_xyxy: lesions in pixels of the input.
         seed: chooses the anchors and proposals that are learned from.
+        mirrored: whether it is flipped left to right.
     """
 
     name: str
     hu: Int16[Tensor, "3 h w"]
     boxes_xyxy: Float[Tensor, "n 4"]
     seed: int
+    mirrored: bool = False
 
 
 class BatchSource:
@@ -100,7 +102,8 @@ class BatchSource:
             exponent = generator(self.seed, JITTER, iteration, place).uniform(-1, 1)
             prepared = zoomed(prepared, (1 + self.scale_jitter) ** exponent)
         hu, boxes = prepared.hu, trainable_boxes(record, prepared.frame)
-        if self.flip and generator(self.seed, FLIPS, iteration, place).random() < 0.5:
+        mirrored = self.flip and generator(self.seed, FLIPS, iteration, place).random() < 0.5
+        if mirrored:
             hu, boxes = np.ascontiguousarray(hu[:, :, ::-1]), flip_boxes(boxes, hu.shape[2])
         seed = int(generator(self.seed, SAMPLING, iteration, place).integers(MAX_SEED))
         return Example(
@@ -108,6 +111,7 @@ class BatchSource:
             torch.from_numpy(hu),
             torch.from_numpy(boxes.astype(np.float32)),
             seed,
+            mirrored,
         )
 
     def batches(

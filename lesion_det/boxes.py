@@ -47,6 +47,12 @@ class Frame:
         return boxes_xyxy / self._scale + self._corner
 
     @property
+    def kept_xyxy(self) -> Boxes:
+        """The part of the PNG that was kept, [1, 4]."""
+        right, bottom = self.left_px + self.kept_width_px, self.top_px + self.kept_height_px
+        return np.array([[self.left_px, self.top_px, right, bottom]], dtype=np.float64)
+
+    @property
     def _corner(self) -> Boxes:
         return np.array([self.left_px, self.top_px] * 2, dtype=np.float64)
 

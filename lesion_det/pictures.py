@@ -24,11 +24,15 @@ from lesion_det.metrics import TOP_K
 from lesion_det.overlap import PAPER_RULE, hit_matrix
 from lesion_det.predictions import Predictions
 from lesion_det.prepared_images import PreparedImages
+from lesion_det.slices import read_slice
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Window
 
 PANELS, COLUMNS = 8, 4
+LABEL_ROWS = 4
+PANEL_INCHES = 3.2
 SOFT_TISSUE = Window(lower_hu=-175, upper_hu=275)
+KEPT_COLOUR = "#ffd60a"
 LESION_COLOUR, MISSED_COLOUR, HIT_COLOUR, FALSE_COLOUR = "#39d353", "#ff9f1c", "#4cc9f0", "#ff4d6d"
 
 
@@ -52,14 +56,39 @@ class Panel:
 
 
 def draw_labels(source: BatchSource, path: Path) -> None:
-    """Draw the first inputs of a training with their lesions, as the network sees them."""
-    panels = []
-    for iteration in range(1, -(-PANELS // source.batch) + 1):
-        for place in range(source.batch):
-            example = source.example(iteration, place)
-            boxes = example.boxes_xyxy.double().numpy()
-            panels.append(Panel(example.name, example.hu.numpy(), boxes))
-    draw_panels(panels[:PANELS], "inputs and lesions (middle slice, -175..275 HU)", path)
+    """Draw how the first inputs of a training come about, from the PNG to what the network reads.
+
+    One image a row: the PNG with its lesions and the part that is kept; the three channels of the
+    input; the three as red, green and blue, with the lesions in pixels of the input. Grey is where
+    the three slices are equal, colour where anatomy moves between them.
+    """
+    three = source.prepared.config.slices == "three"
+    mm = f"{source.prepared.config.interval_mm:g} mm"
+    names = [f"{mm} above", "key slice", f"{mm} below"] if three else ["key slice, three times"]
+    count = min(LABEL_ROWS, len(source.records))
+    heading = "PNG (yellow: kept), the channels of the input, and all three as red, green and blue"
+    figure, axes = _grid(count, 2 + len(names), heading)
+    for row, number in zip(axes, range(count), strict=True):
+        iteration, place = 1 + number // source.batch, number % source.batch
+        record = source.records[source.indices(iteration)[place]]
+        example = source.example(iteration, place)
+        frame = source.prepared[record].frame
+        png = read_slice(source.prepared.images / record.file_name)
+        spacing = " x ".join(f"{s:.3g}" for s in record.spacing_mm_zyx)
+        _show(row[0], _grey(png), f"{record.file_name}  {spacing} mm")
+        _outline(row[0], frame.kept_xyxy, [KEPT_COLOUR], dashed=True)
+        _outline(row[0], record.boxes_xyxy, [LESION_COLOUR] * record.num_lesions)
+        grey = _grey(example.hu.numpy())
+        for axis, channel, name in zip(row[1:], grey, names, strict=False):
+            repeated = name.startswith(mm) and np.array_equal(channel, grey[1])
+            _show(axis, channel, f"{name}: the key slice, no other is there" if repeated else name)
+        height, width = grey.shape[1:]
+        zoom = f", zoomed {width / frame.width_px:.2f}" if width != frame.width_px else ""
+        done = zoom + (", mirrored" if example.mirrored else "")
+        boxes = example.boxes_xyxy.double().numpy()
+        _show(row[-1], np.moveaxis(grey, 0, -1), f"input, {width} x {height} px{done}")
+        _outline(row[-1], boxes, [LESION_COLOUR] * len(boxes))
+    _write(figure, path)
 
 
 def draw_detections(
@@ -90,37 +119,51 @@ def draw_detections(
 
 
 def draw_panels(panels: Sequence[Panel], heading: str, path: Path) -> None:
-    """Write a grid of ``panels`` as PNG: soft-tissue window, one pixel of the input a pixel."""
+    """Write a grid of ``panels`` as PNG, in the soft-tissue window."""
+    figure, axes = _grid(max(1, -(-len(panels) // COLUMNS)), COLUMNS, heading)
+    for axis, panel in zip(axes.ravel(), panels, strict=False):
+        _draw(axis, panel)
+    _write(figure, path)
+
+
+def _grid(rows: int, columns: int, heading: str) -> tuple[Any, Any]:
+    """Return a figure and its axes [rows, columns]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = max(1, -(-len(panels) // COLUMNS))
-    figure = Figure(figsize=(3.2 * COLUMNS, 3.2 * rows + 0.5))
+    height = PANEL_INCHES * rows + 0.5
+    figure = Figure(figsize=(PANEL_INCHES * columns, height))
     FigureCanvasAgg(figure)
     figure.suptitle(heading, fontsize=9)
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.92, wspace=0.03, hspace=0.08)
-    for axis in axes:
+    axes = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.6 / height, wspace=0.03, hspace=0.08)
+    for axis in axes.ravel():
         axis.set_axis_off()
-    for axis, panel in zip(axes, panels, strict=False):
-        _draw(axis, panel)
+    return figure, axes
+
+
+def _write(figure: Any, path: Path) -> None:
     image = BytesIO()
     figure.savefig(image, format="png", dpi=110)
     with write_atomically(path) as file:
         file.write(image.getvalue())
 
 
+def _grey(hu: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Return HU in the soft-tissue window as 0..1."""
+    low, high = SOFT_TISSUE.lower_hu, SOFT_TISSUE.upper_hu
+    return np.clip((hu.astype(np.float32) - low) / (high - low), 0.0, 1.0)
+
+
+def _show(axis: Any, image: NDArray[np.float32], title: str) -> None:
+    """Draw a grey or coloured picture whose axes are outlines of pixels, as those of boxes are."""
+    extent = (0, image.shape[1], image.shape[0], 0)
+    axis.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    axis.set_title(title, fontsize=7)
+
+
 def _draw(axis: Any, panel: Panel) -> None:
-    height, width = panel.hu.shape[1:]
-    axis.imshow(
-        panel.hu[1],
-        cmap="gray",
-        vmin=SOFT_TISSUE.lower_hu,
-        vmax=SOFT_TISSUE.upper_hu,
-        extent=(0, width, height, 0),  # outlines, as boxes are
-        interpolation="nearest",
-    )
-    axis.set_title(panel.title, fontsize=7)
+    _show(axis, _grey(panel.hu[1]), panel.title)
     if panel.detections_xyxy is None:
         _outline(axis, panel.lesions_xyxy, [LESION_COLOUR] * len(panel.lesions_xyxy))
         return

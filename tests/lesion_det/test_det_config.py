@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lesion_det.det_config import Arm, DetConfig, DetOptimiser
-from ubr_pretrain.config import configs_folder, read_config
+from lesion_det.det_config import Arm, DetConfig, DetOptimiser, InputConfig
+from ubr_pretrain.config import config_differences, configs_folder, read_config
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,42 @@ def test_files_that_are_named_win_over_the_folder() -> None:
     assert config.val_files == (Path("mine.json"),)
 
 
-@pytest.mark.parametrize("name", ["paper", "staged", "release", "laptop", "demo", "overfit"])
-def test_every_preset_is_a_configuration(name: str, tmp_path: Path) -> None:
+def preset(name: str, folder: Path) -> DetConfig:
     text = (configs_folder("det") / f"{name}.yaml").read_text("utf-8")
-    file = tmp_path / "preset.yaml"
-    file.write_text(text + "\ncoco: coco\n", encoding="utf-8")
-    assert read_config(file, DetConfig).coco == Path("coco")
+    (folder / "preset.yaml").write_text(text + "\ncoco: coco\n", encoding="utf-8")
+    return read_config(folder / "preset.yaml", DetConfig)
 
 
-def test_the_paper_preset_is_the_defaults(tmp_path: Path) -> None:
-    text = (configs_folder("det") / "paper.yaml").read_text("utf-8")
-    file = tmp_path / "preset.yaml"
-    file.write_text(text + "\ncoco: coco\n", encoding="utf-8")
-    assert read_config(file, DetConfig) == DetConfig(coco=Path("coco"))
+def changed(preset: DetConfig, other: DetConfig) -> set[str]:
+    lines = config_differences(preset.model_dump(mode="json"), other.model_dump(mode="json"))
+    return {line.partition(":")[0] for line in lines}
+
+
+def test_every_preset_is_a_configuration(tmp_path: Path) -> None:
+    names = {path.stem for path in configs_folder("det").glob("*.yaml")}
+    assert names >= {"paper", "staged", "release", "single", "quick", "laptop", "demo", "overfit"}
+    for name in names:
+        assert preset(name, tmp_path).coco == Path("coco")
+        header = (configs_folder("det") / f"{name}.yaml").read_text("utf-8")
+        assert header.startswith("# ")
+
+
+def test_the_paper_preset_is_the_defaults_with_the_key_slice_as_it_is_stored(
+    tmp_path: Path,
+) -> None:
+    paper = preset("paper", tmp_path)
+    stored = InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=False)
+    assert paper == DetConfig(coco=Path("coco"), input=stored)
+    assert not (paper.flip or paper.scale_jitter)
+    assert changed(paper, preset("staged", tmp_path)) == {"optimiser.schedule", "iterations"}
+
+
+def test_release_reads_three_slices_at_stride_8_and_its_relatives_say_what_they_change(
+    tmp_path: Path,
+) -> None:
+    release = preset("release", tmp_path)
+    assert release.input == InputConfig()
+    assert (release.detector.stride, release.batch) == (8, 2)
+    assert changed(release, preset("single", tmp_path)) == {"input.slices"}
+    quick = changed(release, preset("quick", tmp_path))
+    assert quick == {"iterations", "workers", "precision"}

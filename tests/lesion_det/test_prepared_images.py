@@ -1,0 +1,366 @@
+"""Inputs that were decoded once are read back bit for bit, or made anew; never something else."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lesion_det import input_cache, prepared_images
+from lesion_det.det_config import InputConfig
+from lesion_det.ground_truth import ImageRecord
+from lesion_det.prepared_images import PreparedImages, worked_ahead
+from lesion_det.slices import PreparedImage, prepare_image
+from tests.lesion_det.toy_slices import KEY, ToyDeepLesion, write_png, write_toy_deeplesion
+
+SINGLE = InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=False)
+Decode = Callable[[Path, ImageRecord, InputConfig], PreparedImage]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDeepLesion:
+    toy = write_toy_deeplesion(tmp_path_factory.mktemp("toy"), {"train": 5}, size=(70, 90))
+    rng = np.random.default_rng(0)
+    for path in sorted(toy.images.rglob("*.png")):  # no two slices alike
+        hu = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.int32) - 32768
+        write_png(path, (hu + rng.integers(-30, 30, hu.shape)).astype(np.int16))
+    return toy
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the key slices that were decoded, as they are."""
+    names: list[str] = []
+
+    def decode(images: Path, record: ImageRecord, config: InputConfig) -> PreparedImage:
+        names.append(record.file_name)
+        return prepare_image(images, record, config)
+
+    monkeypatch.setattr(prepared_images, "prepare_image", decode)
+    return names
+
+
+def built(toy: ToyDeepLesion, cache: Path, config: InputConfig | None = None) -> PreparedImages:
+    prepared = PreparedImages(toy.images, config or InputConfig(), cache)
+    prepared.build(toy.records())
+    return prepared
+
+
+def require_as_decoded(prepared: PreparedImages, toy: ToyDeepLesion) -> None:
+    for record in toy.records():
+        wanted = prepare_image(toy.images, record, prepared.config)
+        assert prepared[record].frame == wanted.frame
+        np.testing.assert_array_equal(prepared[record].hu, wanted.hu)
+
+
+def files_of(cache: Path) -> tuple[Path, Path]:
+    return cache / "inputs.int16", cache / "index.jsonl"
+
+
+class TestWhatIsRead:
+    @pytest.mark.parametrize("config", [InputConfig(), InputConfig(max_px=64), SINGLE])
+    def test_it_is_what_decoding_gives(
+        self, toy: ToyDeepLesion, tmp_path: Path, config: InputConfig
+    ) -> None:
+        require_as_decoded(built(toy, tmp_path, config), toy)
+        require_as_decoded(built(toy, tmp_path, config), toy)  # from the files of another
+
+    def test_it_is_decoded_once(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        built(toy, tmp_path)
+        assert sorted(decoded) == sorted(r.file_name for r in toy.records())
+        decoded.clear()
+        warm = built(toy, tmp_path)
+        for record in toy.records():
+            assert warm[record].hu.shape[0] == 3
+        assert decoded == []
+
+    def test_without_a_cache_it_is_decoded_whenever_it_is_asked_for(
+        self, toy: ToyDeepLesion, decoded: list[str]
+    ) -> None:
+        prepared = PreparedImages(toy.images, InputConfig())
+        record = toy.records()[0]
+        prepared.build([record])
+        assert decoded == []
+        assert prepared[record] is not prepared[record]
+        assert len(decoded) == 2
+
+    def test_it_is_a_copy_that_may_be_written(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
+        prepared, record = built(toy, tmp_path), toy.records()[0]
+        prepared[record].hu[:] = 0
+        require_as_decoded(prepared, toy)
+
+    def test_one_folder_serves_several_configurations(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        both = [built(toy, tmp_path, config) for config in (InputConfig(), SINGLE)]
+        assert len(decoded) == 10
+        for prepared in (*both, built(toy, tmp_path, InputConfig()), built(toy, tmp_path, SINGLE)):
+            require_as_decoded(prepared, toy)
+
+    def test_three_equal_slices_take_the_room_of_one(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        built(toy, tmp_path, SINGLE)
+        assert files_of(tmp_path)[0].stat().st_size == 5 * 70 * 90 * 2
+
+    def test_the_frame_is_known_without_decoding(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
+        record = toy.records()[0]
+        assert PreparedImages(toy.images, SINGLE).known_frame(record) is None
+        prepared = built(toy, tmp_path)
+        assert prepared.known_frame(record) == prepared[record].frame
+
+
+class TestChangedSources:
+    @pytest.mark.parametrize("index", [KEY - 1, KEY, KEY + 1])
+    def test_a_changed_slice_is_decoded_again(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str], index: int
+    ) -> None:
+        mine = ToyDeepLesion(copytree(toy.images, tmp_path / "images"), toy.coco)
+        built(mine, tmp_path / "cache")
+        decoded.clear()
+        changed = mine.images / "000002_01_01" / f"{index:03d}.png"
+        hu = cv2.imread(str(changed), cv2.IMREAD_UNCHANGED).astype(np.int32) - 32768
+        write_png(changed, (hu // 2).astype(np.int16))
+        require_as_decoded(built(mine, tmp_path / "cache"), mine)
+        assert set(decoded) == {"000002_01_01/010.png"}
+
+    def test_a_neighbour_that_comes_or_goes_is_noticed(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        mine = ToyDeepLesion(copytree(toy.images, tmp_path / "images"), toy.coco)
+        neighbour = mine.images / "000001_01_01" / f"{KEY + 1:03d}.png"
+        aside = neighbour.rename(tmp_path / "aside.png")
+        alone = built(mine, tmp_path / "cache")
+        require_as_decoded(alone, mine)
+        aside.rename(neighbour)
+        decoded.clear()
+        require_as_decoded(built(mine, tmp_path / "cache"), mine)
+        assert decoded == ["000001_01_01/010.png"]
+
+    def test_another_spacing_is_another_input(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        built(toy, tmp_path)
+        other = [
+            ImageRecord(**(vars(r) | {"spacing_mm_zyx": (5.0, 0.7, 0.7)})) for r in toy.records()
+        ]
+        prepared = PreparedImages(toy.images, InputConfig(), tmp_path)
+        prepared.build(other)
+        assert len(decoded) == 10
+        assert prepared[other[0]].frame.width_px < prepared[toy.records()[0]].frame.width_px
+
+
+class TestDamage:
+    @settings(
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        max_examples=25,
+    )
+    @given(
+        which=st.sampled_from([0, 1]),
+        place=st.floats(0, 1, exclude_max=True),
+        bit=st.integers(0, 7),
+    )
+    def test_a_flipped_bit_is_made_anew_and_never_used(
+        self,
+        toy: ToyDeepLesion,
+        tmp_path_factory: pytest.TempPathFactory,
+        which: int,
+        place: float,
+        bit: int,
+    ) -> None:
+        cache = tmp_path_factory.mktemp("cache")
+        built(toy, cache)
+        file = files_of(cache)[which]
+        data = bytearray(file.read_bytes())
+        data[int(place * len(data))] ^= 1 << bit
+        file.write_bytes(data)
+        require_as_decoded(built(toy, cache), toy)
+        require_as_decoded(built(toy, cache), toy)
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+    @given(pixels=st.floats(0, 1), index=st.floats(0, 1))
+    def test_files_that_are_cut_anywhere_are_completed(
+        self,
+        toy: ToyDeepLesion,
+        tmp_path_factory: pytest.TempPathFactory,
+        pixels: float,
+        index: float,
+    ) -> None:
+        cache = tmp_path_factory.mktemp("cache")
+        built(toy, cache)
+        for file, part in zip(files_of(cache), (pixels, index), strict=True):
+            os.truncate(file, int(part * file.stat().st_size))
+        require_as_decoded(built(toy, cache), toy)
+        require_as_decoded(built(toy, cache), toy)
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_a_lost_file_is_made_anew(self, toy: ToyDeepLesion, tmp_path: Path, which: int) -> None:
+        built(toy, tmp_path)
+        files_of(tmp_path)[which].unlink()
+        require_as_decoded(built(toy, tmp_path), toy)
+
+    def test_only_what_is_damaged_is_decoded_again(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        built(toy, tmp_path)
+        decoded.clear()
+        pixels = files_of(tmp_path)[0]
+        data = bytearray(pixels.read_bytes())
+        data[0] ^= 1
+        pixels.write_bytes(data)
+        built(toy, tmp_path)
+        assert decoded == ["000001_01_01/010.png"]
+        built(toy, tmp_path)
+        assert len(decoded) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lesion_det import prepared_images
+from lesion_det.det_config import InputConfig
+from lesion_det.ground_truth import read_ground_truth
+from lesion_det.input_cache import Writer
+
+append, count = Writer.append, 0
+def die_in_the_third(self, key, prepared):
+    global count
+    count += 1
+    if count == 3:
+        self._pixels.write(prepared.hu.tobytes()[:1001])
+        self._pixels.flush()
+        self._index.write(b'{"key":"')
+        self._index.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return append(self, key, prepared)
+Writer.append = die_in_the_third
+images, coco, cache = map(Path, sys.argv[1:])
+prepared = prepared_images.PreparedImages(images, InputConfig(), cache)
+prepared.build(read_ground_truth(coco).images)
+"""
+
+
+class TestSeveralProcesses:
+    def test_a_killed_build_goes_on_where_it_was(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        arguments = [str(toy.images), str(toy.coco / "train.json"), str(tmp_path)]
+        done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, timeout=120)
+        assert done.returncode == -signal.SIGKILL
+        require_as_decoded(built(toy, tmp_path), toy)
+        assert len(decoded) == 3
+
+    def test_two_that_start_together_decode_everything_once(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        both = [PreparedImages(toy.images, InputConfig(), tmp_path) for _ in range(2)]
+        threads = [threading.Thread(target=p.build, args=(toy.records(),)) for p in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(decoded) == 5
+        for prepared in both:
+            require_as_decoded(prepared, toy)
+
+    def test_who_waits_can_be_stopped_and_decodes_for_itself(
+        self,
+        toy: ToyDeepLesion,
+        tmp_path: Path,
+        decoded: list[str],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        with input_cache.InputCache(tmp_path).writer(lambda: False):
+            until = time.monotonic() + 0.2
+            prepared = PreparedImages(toy.images, InputConfig(), tmp_path)
+            prepared.build(toy.records(), stop=lambda: time.monotonic() > until)
+        assert decoded == []
+        assert f"waiting for the process that fills {tmp_path}" in capsys.readouterr().err
+        require_as_decoded(prepared, toy)
+        assert len(decoded) == 10
+
+    def test_who_needs_nothing_new_does_not_wait(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
+        built(toy, tmp_path)
+        with input_cache.InputCache(tmp_path).writer(lambda: False):
+            require_as_decoded(built(toy, tmp_path), toy)
+
+
+class TestWhatCannotBeBuilt:
+    def test_a_slice_that_cannot_be_read_is_named_when_the_others_are_done(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        mine = ToyDeepLesion(copytree(toy.images, tmp_path / "images"), toy.coco)
+        for patient in (2, 4):
+            (mine.images / f"{patient:06d}_01_01" / "010.png").write_bytes(b"not a picture")
+        with pytest.raises(
+            ValueError, match=r"000002_01_01/010\.png: not a readable image \(and 1 more key"
+        ):
+            built(mine, tmp_path / "cache")
+        decoded.clear()
+        for patient in (2, 4):
+            name = f"{patient:06d}_01_01/010.png"
+            (mine.images / name).write_bytes((toy.images / name).read_bytes())
+        require_as_decoded(built(mine, tmp_path / "cache"), mine)
+        assert sorted(decoded) == ["000002_01_01/010.png", "000004_01_01/010.png"]
+
+    def test_a_disk_that_is_too_small_is_refused_after_a_sample(
+        self,
+        toy: ToyDeepLesion,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        decoded: list[str],
+    ) -> None:
+        monkeypatch.setattr(prepared_images, "SAMPLE", 2)
+        monkeypatch.setattr(input_cache, "disk_usage", lambda _: SimpleNamespace(free=70_000))
+        with pytest.raises(
+            ValueError, match=r"0\.0 GB of inputs are to be written and 0\.0 GB are free; name a "
+        ):
+            built(toy, tmp_path)
+        monkeypatch.undo()
+        require_as_decoded(built(toy, tmp_path), toy)
+
+    def test_a_disk_that_fills_up_is_one_line(
+        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(self: input_cache.Writer, key: str, prepared: PreparedImage) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(input_cache.Writer, "append", full)
+        with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\)"):
+            built(toy, tmp_path)
+
+    def test_a_folder_that_cannot_be_made_is_one_line(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        (tmp_path / "taken").write_text("a file")
+        with pytest.raises(ValueError, match=r"taken: cannot be written \(File exists\)"):
+            built(toy, tmp_path / "taken")
+
+    def test_a_stopped_build_leaves_the_rest_to_be_decoded(
+        self, toy: ToyDeepLesion, tmp_path: Path, decoded: list[str]
+    ) -> None:
+        prepared = PreparedImages(toy.images, InputConfig(), tmp_path)
+        answers = iter([False, False, True])  # at the lock, and after each of two inputs
+        prepared.build(toy.records(), stop=lambda: next(answers))
+        require_as_decoded(prepared, toy)
+        decoded.clear()
+        require_as_decoded(built(toy, tmp_path), toy)
+        assert len(decoded) == 3
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_work_done_ahead_comes_in_order(threads: int) -> None:
+    assert list(worked_ahead(lambda i: i * i, range(40), threads)) == [i * i for i in range(40)]
