@@ -99,8 +99,7 @@ class BatchSource:
         record = self.records[self.indices(iteration)[place]]
         prepared = self.prepared[record]
         if self.scale_jitter:
-            exponent = generator(self.seed, JITTER, iteration, place).uniform(-1, 1)
-            prepared = zoomed(prepared, (1 + self.scale_jitter) ** exponent)
+            prepared = zoomed(prepared, self.zoom(iteration, place))
         hu, boxes = prepared.hu, trainable_boxes(record, prepared.frame)
         mirrored = self.flip and generator(self.seed, FLIPS, iteration, place).random() < 0.5
         if mirrored:
@@ -113,6 +112,11 @@ class BatchSource:
             seed,
             mirrored,
         )
+
+    def zoom(self, iteration: int, place: int) -> float:
+        """Return by how much an image is resized, between 1 / (1 + jitter) and 1 + jitter."""
+        exponent = generator(self.seed, JITTER, iteration, place).uniform(-1, 1)
+        return float((1 + self.scale_jitter) ** exponent)
 
     def batches(
         self, iterations: range, places: range, workers: int

@@ -1,6 +1,8 @@
 """What the detector reads, from 16-bit slices."""
 
 import dataclasses
+import json
+import math
 from pathlib import Path
 
 import cv2
@@ -11,16 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lesion_det.det_config import InputConfig
-from lesion_det.ground_truth import ImageRecord
+from lesion_det.ground_truth import GroundTruthRefused, ImageRecord, read_ground_truth
 from lesion_det.slices import (
     BORDER_MARGIN_PX,
+    body_frame,
     prepare_image,
     read_slice,
     read_stack,
     require_files,
 )
-from tests.lesion_det.toy_slices import AIR_HU, LESION_HU, body_slice, write_png
-from tests.lesion_det.toy_split import toy_record
+from tests.lesion_det.toy_slices import AIR_HU, body_slice, write_png
+from tests.lesion_det.toy_split import toy_coco, toy_record
 from ubr_pretrain.ct import IMAGENET_INPUT
 from ubr_pretrain.network_input import normalise
 
@@ -216,25 +219,205 @@ class TestMissingFiles:
             require_files(tmp_path, [record])
 
 
-@pytest.mark.real
-def test_real_boxes_lie_inside_their_inputs_and_come_back(real_deeplesion: Path) -> None:
+class TestReadingsOfTheInput:
+    def test_as_stored_means_the_very_pixels(self, tmp_path: Path) -> None:
+        hu = np.random.default_rng(0).integers(-1024, 3071, (1024, 700)).astype(np.int16)
+        write_png(tmp_path / "000001_01_01" / "010.png", hu)
+        stored = InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=False)
+        prepared = prepare_image(tmp_path, record_of(10, hu.shape), stored)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(prepared.hu, [hu, hu, hu])
+        box = np.array([[3.25, 4.5, 699.0, 1023.75]])
+        np.testing.assert_array_equal(prepared.frame.to_input(box), box)
+        np.testing.assert_array_equal(prepared.frame.to_original(box), box)
+
+    def test_each_part_of_the_pipeline_can_be_left_out(self, tmp_path: Path) -> None:
+        write_png(tmp_path / "000001_01_01" / "010.png", body_slice(200, 300, (140, 90, 160, 104)))
+        record = record_of(10, (200, 300), pixel_mm=0.4)
+        sizes = {
+            (clip, pixel_mm, max_px): prepare_image(
+                tmp_path,
+                record,
+                InputConfig(clip_border=clip, pixel_mm=pixel_mm, max_px=max_px),
+            ).hu.shape[1:]
+            for clip in (False, True)
+            for pixel_mm in (None, 0.8)
+            for max_px in (None, 64)
+        }
+        assert sizes == {
+            (False, None, None): (200, 300),
+            (False, None, 64): (43, 64),
+            (False, 0.8, None): (100, 150),
+            (False, 0.8, 64): (43, 64),
+            (True, None, None): (176, 256),
+            (True, None, 64): (44, 64),
+            (True, 0.8, None): (88, 128),
+            (True, 0.8, 64): (44, 64),
+        }
+
+    @pytest.mark.parametrize("spacing_yx", [(0.5, 1.0), (1.2, 0.6), (0.8, 0.4)])
+    def test_pixels_that_are_not_square_become_square(
+        self, tmp_path: Path, spacing_yx: tuple[float, float]
+    ) -> None:
+        box = (70, 60, 100, 90)
+        write_png(tmp_path / "000001_01_01" / "010.png", body_slice(160, 180, box))
+        record = dataclasses.replace(record_of(10, (160, 180)), spacing_mm_zyx=(5.0, *spacing_yx))
+        prepared = prepare_image(tmp_path, record, InputConfig())
+        seen = prepared.frame.to_input(np.array([box], np.float64))[0]
+        millimetres = [30 * spacing_yx[1], 30 * spacing_yx[0]]
+        np.testing.assert_allclose(0.8 * (seen[2:] - seen[:2]), millimetres, rtol=0.02)
+        rows, columns = np.nonzero(prepared.hu[1] > 130)
+        outline = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(seen, outline, atol=1.0)
+
+    @settings(max_examples=200)
+    @given(
+        height=st.integers(32, 1024),
+        width=st.integers(32, 1024),
+        spacing_yx=st.tuples(st.floats(0.2, 1.5), st.floats(0.2, 1.5)),
+        body=st.tuples(*[st.floats(0, 1)] * 4),
+        lesion=st.tuples(*[st.floats(0, 1)] * 4),
+        config=st.sampled_from(
+            [
+                InputConfig(),
+                InputConfig(max_px=160),
+                InputConfig(pixel_mm=None),
+                InputConfig(clip_border=False, max_px=None),
+            ]
+        ),
+    )
+    def test_a_box_in_the_input_comes_back_to_the_png(
+        self,
+        height: int,
+        width: int,
+        spacing_yx: tuple[float, float],
+        body: tuple[float, ...],
+        lesion: tuple[float, ...],
+        config: InputConfig,
+    ) -> None:
+        stack = np.full((3, height, width), AIR_HU, np.float32)
+        rows, columns = (
+            sorted(int(b * height) for b in body[:2]),
+            sorted(int(b * width) for b in body[2:]),
+        )
+        stack[:, rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = 40
+        frame = body_frame(stack, spacing_yx, config)
+        box = np.array(
+            [[*sorted(v * width for v in lesion[:2]), *sorted(v * height for v in lesion[2:])]]
+        )
+        box = box[:, [0, 2, 1, 3]]
+        assert np.abs(frame.to_original(frame.to_input(box)) - box).max() < 1e-9
+        rounded = frame.to_input(box).astype(np.float32).astype(np.float64)  # a network's
+        assert np.abs(frame.to_original(rounded) - box).max() < 0.01
+
+
+class TestSliceInterval:
+    @pytest.mark.parametrize("interval_mm", [math.nan, -5.0, 0.0, math.inf])
+    def test_an_interval_that_is_no_distance_is_refused_in_one_line(
+        self, tmp_path: Path, interval_mm: float
+    ) -> None:
+        write_flat_slices(tmp_path, {9: -100, 10: 5, 11: 100})
+        record = record_of(10, (8, 9), step_mm=interval_mm)
+        with pytest.raises(
+            ValueError, match=rf"010\.png: slice interval {interval_mm} mm; .*> 0"
+        ) as e:
+            read_stack(tmp_path, record, InputConfig())
+        assert "\n" not in str(e.value)
+        alone = read_stack(tmp_path, record, InputConfig(slices="single"))
+        assert alone[:, 0, 0].tolist() == [5, 5, 5]
+
+    @pytest.mark.parametrize("text", ["NaN", "-5.0", "0.0"])
+    def test_a_file_of_ground_truth_with_such_an_interval_is_refused(
+        self, tmp_path: Path, text: str
+    ) -> None:
+        coco = toy_coco(1)
+        coco["images"][0]["spacing_mm_zyx"] = ["INTERVAL", 0.8, 0.8]
+        path = tmp_path / "val.json"
+        path.write_text(json.dumps(coco).replace('"INTERVAL"', text), encoding="utf-8")
+        with pytest.raises(
+            GroundTruthRefused, match=r"images\.0\.spacing_mm_zyx\.0: .*greater than 0"
+        ):
+            read_ground_truth(path)
+
+
+def real_records(real_deeplesion: Path) -> list[ImageRecord]:
     pandas = pytest.importorskip("pandas")
     table = pandas.read_csv(real_deeplesion / "DL_info_with_pixels.csv")
-    assert len(table) == 51
-    for row in table.itertuples():
-        box = np.array([[float(v) - 1 for v in row.Bounding_boxes.split(",")]])
-        spacing = [float(v) for v in row.Spacing_mm_px_.split(",")]
-        record = dataclasses.replace(
-            toy_record(1, box),
-            file_name=f"{row.File_name[:-8]}/{row.File_name[-7:]}",
-            key_slice_index=row.Key_slice_index,
-            spacing_mm_zyx=(spacing[2], spacing[1], spacing[0]),
+    records = []
+    for name, rows in table.groupby("File_name"):
+        boxes = [[float(v) - 1 for v in text.split(",")] for text in rows["Bounding_boxes"]]
+        spacing = [float(v) for v in rows["Spacing_mm_px_"].iloc[0].split(",")]
+        width, height = (int(v) for v in rows["Image_size"].iloc[0].split(","))
+        records.append(
+            dataclasses.replace(
+                toy_record(1, boxes),
+                file_name=f"{name[:-8]}/{name[-7:]}",
+                key_slice_index=int(rows["Key_slice_index"].iloc[0]),
+                spacing_mm_zyx=(spacing[2], spacing[1], spacing[0]),
+                height_px=height,
+                width_px=width,
+            )
         )
-        prepared = prepare_image(real_deeplesion / "Images_png", record, InputConfig())
-        seen = prepared.frame.to_input(box)
+    return records
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "config",
+    [
+        InputConfig(),
+        InputConfig(max_px=160),
+        InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=False),
+    ],
+    ids=["release", "small", "paper"],
+)
+def test_real_boxes_lie_inside_their_inputs_and_come_back(
+    real_deeplesion: Path, config: InputConfig
+) -> None:
+    records = real_records(real_deeplesion)
+    assert (len(records), sum(r.num_lesions for r in records)) == (50, 51)
+    exact, as_float32 = 0.0, 0.0
+    for record in records:
+        boxes = record.boxes_xyxy
+        prepared = prepare_image(real_deeplesion / "Images_png", record, config)
+        frame = prepared.frame
+        seen = frame.to_input(boxes)
         assert seen.min() > 0
-        assert (seen[0, 2:] < [prepared.frame.width_px, prepared.frame.height_px]).all()
-        x1, y1, x2, y2 = seen[0].round().astype(int)
-        assert prepared.hu[1, y1:y2, x1:x2].mean() > -400  # a lesion is not air
+        assert (seen[:, 2:] < [frame.width_px, frame.height_px]).all()
+        for x1, y1, x2, y2 in seen.round().astype(int):
+            assert prepared.hu[1, y1:y2, x1:x2].mean() > -400  # a lesion is not air
+        exact = max(exact, np.abs(frame.to_original(seen) - boxes).max())
         rounded = seen.astype(np.float32).astype(np.float64)  # what a network's boxes hold
-        assert np.abs(prepared.frame.to_original(rounded) - box).max() < 0.01
+        as_float32 = max(as_float32, np.abs(frame.to_original(rounded) - boxes).max())
+    print(f"\nback-projected, 51 lesions: {exact:.1e} px exact, {as_float32:.1e} px in float32")
+    assert exact < 1e-9
+    assert as_float32 < 1e-4
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("missing", [[], [70], [72], [69, 73], [70, 72], [68, 74]])
+@pytest.mark.parametrize("interval_mm", [2.0, 5.0, 12.0])
+def test_real_neighbours_are_interpolated_in_their_run_and_never_across_a_gap(
+    real_deeplesion: Path, tmp_path: Path, missing: list[int], interval_mm: float
+) -> None:
+    record = next(r for r in real_records(real_deeplesion) if "000062_01_01/071" in r.file_name)
+    folder = tmp_path / "000062_01_01"
+    folder.mkdir()
+    stored = {}
+    for path in sorted((real_deeplesion / "Images_png" / "000062_01_01").glob("*.png")):
+        if int(path.stem) not in missing:
+            (folder / path.name).symlink_to(path)
+            stored[int(path.stem)] = (
+                cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(float) - 32768
+            )
+    assert len(stored) == 29 - len(missing)
+    step_mm = record.spacing_mm_zyx[0]
+    stack = read_stack(tmp_path, record, InputConfig(interval_mm=interval_mm))
+    for channel, direction in enumerate((-1, 0, 1)):
+        # Walk from the key slice, file by file, until the distance is spent or the run ends.
+        at, left_mm = 71, interval_mm * abs(direction)
+        while left_mm >= step_mm and at + direction in stored:
+            at, left_mm = at + direction, left_mm - step_mm
+        wanted = stored[at]
+        if 0 < left_mm < step_mm and at + direction in stored:
+            wanted = wanted + left_mm / step_mm * (stored[at + direction] - wanted)
+        np.testing.assert_allclose(stack[channel], wanted, atol=1e-3)

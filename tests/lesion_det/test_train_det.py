@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from lesion_det import prepared_images
 from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser, InputConfig
 from lesion_det.detector import Detector
 from lesion_det.inference import predict, read_detector
+from lesion_det.input_cache import Entry, Writer
 from lesion_det.predictions import read_predictions
 from lesion_det.prepared_images import PreparedImages
+from lesion_det.slices import PreparedImage
 from lesion_det.splits import read_splits
 from lesion_det.train_det import main, train
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
@@ -158,6 +161,42 @@ class TestAFinishedRun:
         data = (out / "checkpoints" / "best.safetensors").read_bytes()
         assert str(out.parent).encode() not in data
         assert b"Images_png" not in data
+
+
+class TestInputsOnDisk:
+    def test_a_training_from_a_warm_cache_is_the_same_training_and_decodes_nothing(
+        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, other = tmp_path / "one", tmp_path / "other"
+        short = {"iterations": 3, "eval_every": 3, "scale_jitter": 0.2}
+        train(tiny(toy, **short), one)
+        train(tiny(toy, **short, cache=one / "inputs", workers=2), other)
+        assert not (other / "inputs").exists()
+        assert all(torch.equal(t, tensors(other)[k]) for k, t in tensors(one).items())
+        for name in ("metrics.jsonl", "predictions_val.json"):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+        def decode(*_: object) -> None:
+            raise AssertionError("decoded though it was there")
+
+        monkeypatch.setattr(prepared_images, "prepare_image", decode)
+        train(tiny(toy, **short, cache=one / "inputs"), tmp_path / "third")
+        assert all(torch.equal(t, tensors(one)[k]) for k, t in tensors(tmp_path / "third").items())
+
+    def test_a_signal_while_inputs_are_decoded_ends_it_with_a_checkpoint(
+        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        append = Writer.append
+
+        def press_ctrl_c(self: Writer, key: str, prepared: PreparedImage) -> Entry:
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.undo()
+            return append(self, key, prepared)
+
+        monkeypatch.setattr(Writer, "append", press_ctrl_c)
+        result = train(tiny(toy), tmp_path / "run")
+        assert (result.exit_code, result.iteration) == (130, 1)
+        assert train(tiny(toy), tmp_path / "run").iteration == 6
 
 
 class TestInterruption:
