@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import Config, config_to_yaml
@@ -30,6 +29,7 @@ from ubr_pretrain.score_diagnosis import ScoreDiagnosis, diagnose
 from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.slice_store import StoredVolume
 from ubr_pretrain.table1 import NEAR_MM, OrderOfTwo, Row, make_table1
+from ubr_pretrain.web_page import page_environment
 from ubr_pretrain.zone_accuracy import calibrate
 from ubr_pretrain.zones import ZONES
 
@@ -162,13 +162,7 @@ def render_page(evidence: Evidence, pictures: Mapping[str, bytes], source: str) 
         pictures: PNG of every figure.
         source: "phantoms", or "" for the user's data.
     """
-    environment = Environment(
-        loader=PackageLoader("ubr_pretrain", "."),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("ubr_pretrain")
     environment.filters |= {"percent": percent, "points": points, "interval": interval_text}
     return environment.get_template("evidence.html.j2").render(
         e=evidence,

@@ -9,17 +9,12 @@ Shapes:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy import ndarray
 
 from ubr_pretrain.body_coordinate import robust_slope
@@ -27,6 +22,7 @@ from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.scan_views import body_views, slice_sheets
 from ubr_pretrain.scored_volume import ScoredVolume, zone_runs
+from ubr_pretrain.web_page import page_environment, read_inline
 
 DIRECTIONS = {
     "superior_to_inferior": "head to feet",
@@ -67,21 +63,14 @@ def scan_page(volume: Volume, scored: ScoredVolume) -> str:
         raise ValueError(
             f"{scored.name}: {len(scored.scores)} scores for {volume.num_slices} slices"
         )
-    environment = Environment(
-        loader=PackageLoader("ubr_pretrain", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["csp_hash"] = csp_hash
     sheets = slice_sheets(volume)
     scan = scan_record(scored) | {
         "tile_px": sheets.tile_px,
         "columns": sheets.columns,
         "per_sheet": sheets.per_sheet,
     }
-    return environment.get_template("scan_page.html.j2").render(
+    template = page_environment("ubr_pretrain").get_template("scan_page.html.j2")
+    return template.render(
         name=scored.name,
         num_slices=volume.num_slices,
         facts=header_facts(scored),
@@ -95,18 +84,9 @@ def scan_page(volume: Volume, scored: ScoredVolume) -> str:
         has_spread=scored.scores_sd is not None,
         has_line=scan["line"] is not None,
         scan=scan,
-        style=_own("scan_page.css"),
-        script=_own("scan_page.js"),
+        style=read_inline("ubr_pretrain", "scan_page.css"),
+        script=read_inline("ubr_pretrain", "scan_page.js"),
     )
-
-
-def csp_hash(text: str) -> str:
-    """Return the source expression that lets a policy allow just this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _own(name: str) -> Markup:
-    return Markup((files("ubr_pretrain") / name).read_text("utf-8"))
 
 
 def scan_record(scored: ScoredVolume) -> dict[str, Any]:

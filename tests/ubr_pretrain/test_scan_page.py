@@ -23,9 +23,10 @@ from tests.ubr_pretrain.scan_pages import (
 from ubr_pretrain.anomalies import Anomaly
 from ubr_pretrain.body_part import BodyPart
 from ubr_pretrain.ct import Volume
-from ubr_pretrain.scan_page import coordinate_ticks, csp_hash, scan_page, write_scan_page
+from ubr_pretrain.scan_page import coordinate_ticks, scan_page, write_scan_page
 from ubr_pretrain.scan_views import body_box, body_views, slice_sheets
 from ubr_pretrain.volumes import read_volume
+from ubr_pretrain.web_page import csp_hash
 
 
 class Outline(HTMLParser):
