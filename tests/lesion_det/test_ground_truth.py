@@ -61,6 +61,9 @@ def test_image_without_lesions_is_kept(tmp_path: Path) -> None:
         ("images", "id", 1, "image id 1 occurs more than once"),
         ("images", "file_name", "000001_01_01/109.png", "file_name 000001.* more than once"),
         ("images", "spacing_mm_zyx", [0, 0.8, 0.8], "images.1.spacing_mm_zyx.0"),
+        ("images", "spacing_mm_zyx", [5, 0.8, float("inf")], "images.1.spacing_mm_zyx.2"),
+        ("annotations", "diameters_px", [float("nan"), 1], "annotations.1.diameters_px.0"),
+        ("annotations", "diameters_px", [float("inf"), 1], "annotations.1.diameters_px.0"),
         ("images", "height", "512", "images.1.height: Input should be a valid integer"),
     ],
 )

@@ -1,17 +1,27 @@
 """The record of metrics, and the command that prints it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from lesion_det.detector import Detector
-from lesion_det.evaluate_det import evaluate_checkpoint, main, metrics_table
+from lesion_det.evaluate_det import evaluate_checkpoint, main
 from lesion_det.ground_truth import read_ground_truth
 from lesion_det.inference import detector_state
 from lesion_det.metrics import DetectionMetrics, measure
+from lesion_det.metrics_table import metrics_table
 from lesion_det.predictions import PredictionsRefused, read_predictions, write_predictions
+from tests.lesion_det.plain_metrics import (
+    any_splits,
+    approx,
+    plain_froc,
+    plain_recall,
+    plain_sensitivity,
+)
 from tests.lesion_det.toy_comparison import toy_config, write_toy_data
 from tests.lesion_det.toy_split import (
     toy_coco,
@@ -78,10 +88,121 @@ def test_E06_one_patient_has_no_interval_and_says_so() -> None:
     assert "one patient" in metrics_table(metrics)
 
 
-def test_recall_by_type_adds_up(coco: Path, predictions: Path) -> None:
+@settings(max_examples=10)
+@given(any_splits)
+def test_every_number_of_the_record_is_that_of_a_plain_loop(split) -> None:
+    lesions, detections = split
+    metrics = measure(toy_ground_truth(lesions), toy_predictions(detections), rng())
+    micro, per_slice = plain_recall(lesions, detections, 5)
+    assert metrics.top5_recall == approx(micro)
+    assert metrics.top5_recall_per_slice == approx(per_slice)
+    assert metrics.top5_recall_at_least == approx(
+        plain_recall(lesions, detections, 5, strict=False)[0]
+    )
+    assert metrics.top5_recall_plus_one == approx(
+        plain_recall(lesions, detections, 5, plus_one=True)[0]
+    )
+    assert metrics.topk_recall == {
+        k: approx(plain_recall(lesions, detections, k)[0]) for k in range(1, 21)
+    }
+    assert metrics.num_detections == sum(map(len, detections))
+    for strict, sensitivity in (
+        (True, metrics.froc_sensitivity),
+        (False, metrics.froc_at_least),
+    ):
+        assert list(sensitivity) == [0.5, 1, 2, 4, 8, 16]
+        if any(lesions):
+            points = plain_froc(lesions, detections, strict)
+            assert sensitivity == {rate: plain_sensitivity(points, rate) for rate in sensitivity}
+        else:
+            assert set(sensitivity.values()) == {None}
+
+
+TABLE = """\
+images      3
+lesions     3 of 3 patients
+detections  3, at most 1
+
+in per cent:
+top-5 recall       66.7
+  95 % interval    LOW to HIGH (by patients)
+per slice          66.7
+IoU >= 0.5         66.7
++1 pixel           66.7
+ceiling            100.0
+FROC @ 0.5         66.7
+FROC @ 1           66.7
+FROC @ 2           66.7
+FROC @ 4           66.7
+FROC @ 8           66.7
+FROC @ 16          66.7
+FROC mean          66.7
+AP                 66.3
+AP50               66.3
+AP75               66.3
+AR (COCO, <= 100)  66.7
+
+recall @ 1-10    66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7
+recall @ 11-20   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7
+
+top-5 recall by type:
+  lung   66.7  LOW to HIGH 3 lesions of 3 patients
+
+top-5 recall by long diameter:
+  10-30 mm   66.7  LOW to HIGH 3 lesions of 3 patients
+
+top-5 recall by slice interval:
+  > 2.5 mm   66.7  LOW to HIGH 3 lesions of 3 patients"""
+
+
+def test_table_is_in_per_cent_with_groups_and_their_intervals(
+    coco: Path, predictions: Path
+) -> None:
     metrics = measure(read_ground_truth(coco), read_predictions(predictions), rng())
-    (lung,) = metrics.by_type
-    assert (lung.name, lung.num_lesions, lung.recall) == ("lung", 3, pytest.approx(2 / 3))
+    drawn = re.compile(r"\d+\.\d to \d+\.\d *")  # every group is resampled on its own
+    assert drawn.sub("LOW to HIGH ", metrics_table(metrics)) == TABLE
+
+
+def test_list_of_coco_results_gives_the_metrics_of_our_file(
+    tmp_path: Path, coco: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = read_predictions(predictions)
+    results = write_text(
+        tmp_path / "coco_instances_results.json",
+        json.dumps(
+            [
+                {
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                }
+                for image_id in answers.scores
+                for (x1, y1, x2, y2), score in zip(
+                    answers.boxes_xyxy[image_id].tolist(), answers.scores[image_id], strict=True
+                )
+            ]
+        ),
+    )
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for file, out in ((predictions, ours), (results, theirs)):
+        assert main(["--predictions", str(file), "--coco", str(coco), "--out", str(out)]) == 0
+    assert (ours / "metrics.json").read_bytes() == (theirs / "metrics.json").read_bytes()
+    error = capsys.readouterr().err
+    assert error.count("carries no hash of the JSON that it answers") == 1
+
+
+def test_E05_list_that_names_no_image_counts_as_empty_or_is_refused(
+    tmp_path: Path, coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = write_text(tmp_path / "results.json", "[]")
+    flags = ["--predictions", str(results), "--coco", str(coco), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as exit_:
+        main([*flags, "--strict"])
+    assert exit_.value.code == 2
+    assert "no predictions for 3 of 3 images" in capsys.readouterr().err
+    assert main(flags) == 0
+    assert "3 images have no predictions and count as empty: 1, 2, 3" in capsys.readouterr().err
 
 
 def test_command_writes_the_metrics_it_prints(
@@ -93,7 +214,7 @@ def test_command_writes_the_metrics_it_prints(
     printed = capsys.readouterr()
     metrics = DetectionMetrics.model_validate_json((out / "metrics.json").read_bytes())
     assert metrics.top5_recall == pytest.approx(2 / 3)
-    assert "top-5 recall     0.6667" in printed.out
+    assert "top-5 recall       66.7\n" in printed.out
     assert "scores lie outside 0..1" in printed.err
 
     with pytest.raises(SystemExit) as exit_:

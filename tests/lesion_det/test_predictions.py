@@ -1,5 +1,6 @@
 """Predictions are ranked, finite, and tied to one ground truth."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from lesion_det.predictions import (
     Predictions,
     PredictionsRefused,
     complete_predictions,
+    is_coco_results,
+    read_coco_results,
     read_predictions,
     write_predictions,
 )
@@ -119,3 +122,50 @@ def test_damaged_file_is_refused_by_name(tmp_path: Path, text: str, complaint: s
     with pytest.raises(PredictionsRefused, match=complaint) as refusal:
         read_predictions(write_text(tmp_path / "predictions.json", text))
     assert "predictions.json" in str(refusal.value)
+
+
+def result(**changes: object) -> dict[str, object]:
+    return {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3.5, 4], "score": 0.5} | changes
+
+
+def test_coco_results_are_ranked_corner_boxes_of_the_given_ground_truth(tmp_path: Path) -> None:
+    truth = toy_ground_truth([[], [], []])
+    listed = [
+        result(score=0.2),
+        result(image_id=3, segmentation={"size": [512, 512]}),
+        result(bbox=[0, 0, 0, 0]),
+    ]
+    path = write_text(tmp_path / "results.json", "\n " + json.dumps(listed))
+    assert is_coco_results(path)
+    answers = read_coco_results(path, truth)
+    assert answers.ground_truth_sha256 == truth.sha256
+    assert answers.scores.keys() == {1, 3}  # of image 2 it says nothing
+    assert answers.boxes_xyxy[1].tolist() == [[0, 0, 0, 0], [1, 2, 4.5, 6]]
+    assert answers.scores[1].tolist() == [0.5, 0.2]
+    assert complete_predictions(truth, answers)[1] == (2,)
+
+
+def test_our_file_and_a_missing_one_are_no_coco_results(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "predictions.json", toy_predictions([[]]))
+    assert not is_coco_results(tmp_path / "predictions.json")
+    assert not is_coco_results(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        ([result(), result(category_id=0)], "result 1 is of category 0, expected 1"),
+        ([result(), result(image_id=9)], r"result 1 is of image 9, which toy\.json lacks"),
+        ([result(), result(bbox=[1, 2, -3, 4])], "image 1, detection 1: box"),
+        ([result(score=float("nan"))], "image 1, detection 0: score nan"),
+        ([result(score="0.5")], r"0\.score: Input should be a valid number"),
+        ([result(bbox=[1, 2, 3])], r"0\.bbox\.3: Field required"),
+        ([{"image_id": 1}], r"0\.category_id: Field required"),
+    ],
+)
+def test_coco_results_that_would_falsify_a_metric_are_refused(
+    tmp_path: Path, listed: list[dict[str, object]], complaint: str
+) -> None:
+    path = write_text(tmp_path / "results.json", json.dumps(listed))
+    with pytest.raises(PredictionsRefused, match=rf"results\.json: .*{complaint}"):
+        read_coco_results(path, toy_ground_truth([[]]))

@@ -1,96 +1,85 @@
 """Top-k recall and FROC against plain loops, their laws, and cases worked by hand."""
 
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
 
 from lesion_det.froc import FP_PER_IMAGE, froc
 from lesion_det.overlap import HitRule, box_iou, hit_matrix
 from lesion_det.topk_recall import lesion_ranks, recall_ceiling, recall_curve, topk_recall
+from tests.lesion_det.plain_metrics import (
+    any_splits,
+    approx,
+    boxes,
+    plain_froc,
+    plain_hits,
+    plain_recall,
+    plain_sensitivity,
+    splits,
+)
 from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions
 
-GRID = st.integers(0, 8)  # small integers: IoU of exactly one half, ties and repeated hits abound
 
-
-@st.composite
-def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
-    x1, y1 = draw(GRID), draw(GRID)
-    return (x1, y1, x1 + draw(st.integers(1, 5)), y1 + draw(st.integers(1, 5)))
-
-
-@st.composite
-def splits(draw: st.DrawFn):
-    """Lesions and detections of one to four images."""
-    num_images = draw(st.integers(1, 4))
-    score = st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])
-    lesions = [draw(st.lists(boxes(), max_size=4)) for _ in range(num_images)]
-    detections = [draw(st.lists(st.tuples(score, boxes()), max_size=8)) for _ in range(num_images)]
-    return lesions, detections
-
-
-def plain_iou(a, b, extra):
-    width = min(a[2], b[2]) - max(a[0], b[0]) + extra
-    height = min(a[3], b[3]) - max(a[1], b[1]) + extra
-    shared = max(width, 0) * max(height, 0)
-
-    def area(box):
-        return (box[2] - box[0] + extra) * (box[3] - box[1] + extra)
-
-    return shared / (area(a) + area(b) - shared)
-
-
-def plain_hits(a, b, strict, plus_one):
-    iou = plain_iou(a, b, 1 if plus_one else 0)
-    return iou > 0.5 if strict else iou >= 0.5
-
-
-@given(splits(), st.integers(1, 6), st.booleans(), st.booleans())
-def test_recall_equals_the_plain_loop(split, k, strict, plus_one) -> None:
+@given(any_splits, st.booleans(), st.booleans())
+def test_recall_equals_the_plain_loop_for_every_k_and_rule(split, strict, plus_one) -> None:
     lesions, detections = split
-    found, per_slice = 0, []
-    for truths, answers in zip(lesions, detections, strict=True):
-        best = sorted(answers, key=lambda d: (-d[0], *d[1]))[:k]
-        of_slice = sum(any(plain_hits(d[1], t, strict, plus_one) for d in best) for t in truths)
-        found += of_slice
-        if truths:
-            per_slice.append(of_slice / len(truths))
     truth, answer = toy_ground_truth(lesions), toy_predictions(detections)
-    micro = topk_recall(truth, answer, k, strict=strict, plus_one=plus_one)
-    mean = topk_recall(truth, answer, k, rule="per_slice", strict=strict, plus_one=plus_one)
-    if per_slice:
-        assert micro == pytest.approx(found / sum(map(len, lesions)))
-        assert mean == pytest.approx(sum(per_slice) / len(per_slice))
-    else:
-        assert micro is None
-        assert mean is None
+    rules = {"strict": strict, "plus_one": plus_one}
+    for k in range(1, 21):
+        micro, mean = plain_recall(lesions, detections, k, **rules)
+        assert topk_recall(truth, answer, k, **rules) == approx(micro)
+        assert topk_recall(truth, answer, k, rule="per_slice", **rules) == approx(mean)
+    curve = recall_curve(lesion_ranks(truth, answer, HitRule(**rules)))
+    assert list(curve) == list(range(1, 21))
+    assert curve[20] == approx(micro)
 
 
-@given(splits(), st.booleans())
+@given(any_splits, st.booleans())
 def test_froc_equals_the_plain_loop(split, strict) -> None:
     lesions, detections = split
     curve = froc(toy_ground_truth(lesions), toy_predictions(detections), HitRule(strict=strict))
-    num_lesions = sum(map(len, lesions))
-    if num_lesions == 0:
+    if not any(lesions):
         assert curve.sensitivity_at(1.0) is None
         assert curve.mean_sensitivity() is None
         return
-    points = []
-    for threshold in [math.inf, *sorted({d[0] for answers in detections for d in answers})[::-1]]:
-        found = false = 0
-        for truths, answers in zip(lesions, detections, strict=True):
-            kept = [box for score, box in answers if score >= threshold]
-            found += sum(any(plain_hits(b, t, strict, False) for b in kept) for t in truths)
-            false += sum(not any(plain_hits(b, t, strict, False) for t in truths) for b in kept)
-        points.append((false / len(lesions), found / num_lesions))
+    points = plain_froc(lesions, detections, strict)
     np.testing.assert_allclose(np.stack([curve.fp_per_image, curve.sensitivity], 1), points)
+    assert FP_PER_IMAGE == (0.5, 1, 2, 4, 8, 16)
     for rate in FP_PER_IMAGE:
-        assert curve.sensitivity_at(rate) == max(s for fp, s in points if fp <= rate)
+        assert curve.sensitivity_at(rate) == plain_sensitivity(points, rate)
+    first_four = [plain_sensitivity(points, rate) for rate in (0.5, 1, 2, 4)]
+    assert curve.mean_sensitivity() == pytest.approx(sum(first_four) / 4)
 
 
-@given(splits(), st.randoms())
+@given(any_splits)
+def test_froc_of_one_lesion_an_image_is_the_roc_of_scikit_learn(split) -> None:
+    lesions, detections = [truths[:1] for truths in split[0]], split[1]
+    never = -1.0  # below every score
+    positive, negative = [], []
+    for truths, answers in zip(lesions, detections, strict=True):
+        hits = [bool(truths) and plain_hits(box, truths[0], True, False) for _, box in answers]
+        scores = [score for score, _ in answers]
+        positive += [max((s for s, hit in zip(scores, hits, strict=True) if hit), default=never)][
+            : len(truths)
+        ]
+        negative += [s for s, hit in zip(scores, hits, strict=True) if not hit]
+    assume(positive and negative)
+    labels = [1] * len(positive) + [0] * len(negative)
+    fpr, tpr, thresholds = roc_curve(labels, positive + negative, drop_intermediate=False)
+    curve = froc(toy_ground_truth(lesions), toy_predictions(detections))
+    # A threshold at which only repeated hits join is a point of ours alone.
+    shared = np.isin(curve.threshold, thresholds)
+    theirs = thresholds > never
+    np.testing.assert_array_equal(curve.threshold[shared], thresholds[theirs])
+    np.testing.assert_allclose(curve.sensitivity[shared], tpr[theirs])
+    fp_per_image = fpr[theirs] * len(negative) / len(lesions)
+    np.testing.assert_allclose(curve.fp_per_image[shared], fp_per_image)
+    assert shared[-1] or curve.sensitivity[-1] == curve.sensitivity[shared][-1]
+
+
+@given(any_splits, st.randoms())
 def test_E02_permuted_detections_change_nothing(split, random) -> None:
     lesions, detections = split
     shuffled = [random.sample(answers, len(answers)) for answers in detections]
@@ -100,7 +89,7 @@ def test_E02_permuted_detections_change_nothing(split, random) -> None:
     np.testing.assert_array_equal(froc(truth, a).sensitivity, froc(truth, b).sensitivity)
 
 
-@given(splits())
+@given(any_splits)
 def test_laws_of_recall_and_froc(split) -> None:
     lesions, detections = split
     truth, answer = toy_ground_truth(lesions), toy_predictions(detections)
@@ -114,7 +103,8 @@ def test_laws_of_recall_and_froc(split) -> None:
     at_least = recall_curve(lesion_ranks(truth, answer, HitRule(strict=False)))
     assert all(a <= b for a, b in zip(recalls, at_least.values(), strict=True))
     # With every detection counted, both metrics speak of the same lesions.
-    assert recalls[-1] == pytest.approx(curve.sensitivity[-1])
+    all_counted = topk_recall(truth, answer, k=max(map(len, detections)))
+    assert all_counted == pytest.approx(curve.sensitivity[-1])
 
 
 @given(st.lists(boxes(), max_size=5), st.lists(boxes(), max_size=5))
@@ -143,6 +133,32 @@ def test_E11_plus_one_pixel_by_hand() -> None:
 def test_empty_boxes_overlap_nothing() -> None:
     point = np.array([[3.0, 3, 3, 3]])
     assert box_iou(point, point).item() == 0.0
+
+
+def test_detection_without_area_takes_its_place_and_is_a_false_positive() -> None:
+    lesion, line = (0, 0, 10, 10), (0, 0, 10, 0)
+    truth, answer = toy_ground_truth([[lesion]]), toy_predictions([[(0.9, line), (0.5, lesion)]])
+    assert topk_recall(truth, answer, k=1) == 0.0
+    assert topk_recall(truth, answer, k=2) == 1.0
+    curve = froc(truth, answer)
+    assert curve.fp_per_image.tolist() == [0, 1, 1]
+    assert curve.sensitivity_at(0.5) == 0.0
+
+
+def test_detection_that_hits_two_lesions_finds_both_and_is_never_false() -> None:
+    lesions = [(0, 0, 10, 10), (0, 0, 10, 9)]
+    truth, answer = toy_ground_truth([lesions]), toy_predictions([[(0.9, (0, 0, 10, 10))]])
+    assert topk_recall(truth, answer, k=1) == 1.0
+    assert froc(truth, answer).sensitivity_at(0.0) == 1.0
+
+
+def test_detections_of_one_score_join_the_curve_together() -> None:
+    lesion = (0, 0, 10, 10)
+    ties = [(0.5, lesion), (0.5, (50, 50, 60, 60)), (0.5, (70, 70, 80, 80))]
+    curve = froc(toy_ground_truth([[lesion], []]), toy_predictions([ties, []]))
+    assert curve.threshold.tolist() == [np.inf, 0.5]
+    assert curve.sensitivity_at(0.5) == 0.0  # the lesion costs one false positive an image
+    assert curve.sensitivity_at(1.0) == 1.0
 
 
 def test_second_hit_of_a_lesion_is_neither_found_nor_false() -> None:
@@ -181,6 +197,16 @@ def test_E01_nothing_found_is_zero_and_no_lesions_is_undefined() -> None:
     without = toy_ground_truth([[], []])
     assert topk_recall(without, nothing) is None
     assert froc(without, nothing).sensitivity_at(16.0) is None
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(1, 10))
+def test_ceiling_is_what_perfect_detections_of_lesions_apart_reach(counts, k) -> None:
+    lesions = [[(20 * i, 0, 20 * i + 10, 10) for i in range(count)] for count in counts]
+    truth = toy_ground_truth(lesions)
+    perfect = toy_predictions([[(0.9, box) for box in of_image] for of_image in lesions])
+    assert recall_ceiling(truth, k) == topk_recall(truth, perfect, k)
+    reachable = sum(len(of_image[:k]) for of_image in lesions)
+    assert recall_ceiling(truth, k) == (reachable / sum(counts) if sum(counts) else None)
 
 
 @settings(max_examples=20)
