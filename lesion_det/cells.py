@@ -132,16 +132,29 @@ def read_cell(
         expected: hashes of what it must have started from; another start is a failure.
         failure: why its training ended, "" where it did not fail.
 
-    Raises:
-        PredictionsRefused: a finished cell whose predictions answer other images.
+    A finished cell whose answers cannot be read, or are of other lesions, is a failed one: the
+    others are compared without it.
     """
     manifest = _read_manifest(folder)
     if manifest.get("status") == "finished" and not failure:
         failure = _other_start(manifest.get("audit", {}), expected)
     records = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("kind") == "val"]
     status = _status(manifest, failure)
-    finished = status == "finished"
-    predictions = read_predictions(folder / "predictions_val.json") if finished else None
+    predictions, metrics, curve_hits = None, None, {}
+    try:
+        curve_hits = {
+            record["iteration"]: text_to_hits(record["hits"], ground_truth.num_lesions)
+            for record in records
+            if "hits" in record
+        }
+        if status == "finished":
+            predictions = read_predictions(folder / "predictions_val.json")
+            metrics = _metrics(folder, ground_truth, predictions)
+    except ValueError as error:
+        if status == "finished":
+            failure = " ".join(str(error).split()).replace(f"{folder}/", "")
+            status, failure = "failed", f"{failure}; delete its folder to train it again"
+        predictions, curve_hits = None, {}
     cell = Cell(
         arm=key.arm,
         seed=key.seed,
@@ -150,7 +163,7 @@ def read_cell(
         reason=failure,
         seconds=manifest.get("seconds"),
         curve=tuple((record["iteration"], record.get("top5_recall")) for record in records),
-        metrics=_metrics(folder, ground_truth, predictions) if predictions else None,
+        metrics=metrics,
         audit=manifest.get("audit", {}),
         input_spec=manifest.get("input_spec", {}),
         provenance=manifest.get("provenance", {}),
@@ -160,11 +173,6 @@ def read_cell(
     if (folder / "weights.csv").is_file():
         with (folder / "weights.csv").open(encoding="utf-8", newline="") as file:
             weights = tuple(csv.DictReader(file))
-    curve_hits = {
-        record["iteration"]: text_to_hits(record["hits"], ground_truth.num_lesions)
-        for record in records
-        if "hits" in record
-    }
     return CellAnswers(cell, predictions, weights, curve_hits)
 
 

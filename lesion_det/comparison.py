@@ -6,23 +6,29 @@ interrupted, or finished on several days, is read like any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from lesion_det.cells import BOOTSTRAP_SEED, Cell, CellAnswers, CellKey
+from lesion_det.claims import CLAIMS, ClaimVerdict, judge_claims
 from lesion_det.ground_truth import GroundTruth
+from lesion_det.label_efficiency import LabelPair, LabelPoint, label_pairs, label_points
+from lesion_det.learning_curve import CurvePoint, TimeTo, curve_points, early_words, times_to
 from lesion_det.metrics import TOP_K
+from lesion_det.power import Power, design_power, measured_power
 from lesion_det.significance import (
-    CLAIMS,
     ArmHits,
-    ClaimVerdict,
     Interval,
     PairDifference,
+    PatientDraws,
     all_pairs,
-    judge_claims,
-    pooled_recall,
+    correct,
+    draw_patients,
+    recall_interval,
 )
 from lesion_det.topk_recall import lesion_ranks
 from ubr_pretrain.config import Config
@@ -77,17 +83,12 @@ class AuditRow(Config):
     required: bool = True
 
 
-class EarlyLook(Config):
-    """Recall of a claim's two arms at the first evaluation; shown, not tested."""
-
-    better: str
-    worse: str
-    iteration: int
-    per_seed: tuple[float, ...]
-
-
 class Comparison(Config):
     """Everything that the report says about the detectors.
+
+    Holm's correction is over all pairs at the end (``pairs``, ``claims``), over all pairs of all
+    early evaluations together (``curve_points``), and over the claims at all smaller fractions of
+    the labels (``label_pairs``): three questions, each answered with its own 5 %.
 
     Attributes:
         title: of the report.
@@ -98,7 +99,12 @@ class Comparison(Config):
         pairs: all pairs of arms with a finished cell.
         claims: verdicts on the paper's claims whose arms were compared.
         untested: the claims that were not, with the reason.
-        early: the same pairs at the first evaluation.
+        curve_points: the pairs at every evaluation along the training, and the early verdicts.
+        early_words: which evaluations are early, and why.
+        time_to: when the arms reach shares of the best recall.
+        label_efficiency: recall by fraction of the labels; empty where there is one fraction.
+        label_pairs: the claims' pairs at the fractions below the largest.
+        power: the smallest difference that this design can see; None for a single arm.
         versions: of the software.
     """
 
@@ -110,7 +116,12 @@ class Comparison(Config):
     pairs: tuple[PairDifference, ...]
     claims: tuple[ClaimVerdict, ...]
     untested: Mapping[str, str]
-    early: tuple[EarlyLook, ...]
+    curve_points: tuple[CurvePoint, ...] = ()
+    early_words: str = ""
+    time_to: tuple[TimeTo, ...] = ()
+    label_efficiency: tuple[LabelPoint, ...] = ()
+    label_pairs: tuple[LabelPair, ...] = ()
+    power: Power | None = None
     versions: Mapping[str, Any]
 
     @property
@@ -120,29 +131,37 @@ class Comparison(Config):
 
 
 def summarise_arm(
-    arm: str, cells: Sequence[CellAnswers], ground_truth: GroundTruth, rng: np.random.Generator
-) -> tuple[ArmResult, ArmHits | None]:
-    """Average the finished cells of one arm; also return which lesions they found."""
-    done = [answers for answers in cells if answers.predictions is not None]
+    arm: str, cells: Sequence[CellAnswers], hits: ArmHits | None, draws: PatientDraws
+) -> ArmResult:
+    """Average the finished cells of one arm.
+
+    Args:
+        arm: the start.
+        cells: all that were tried.
+        hits: what the finished ones found; None where there are none.
+        draws: of the patients.
+    """
     everything = tuple(answers.cell for answers in cells)
     weights = next((answers.weights for answers in cells if answers.weights), ())
-    if not done:
-        return ArmResult(arm=arm, cells=everything, weights=weights), None
-    ranks = [lesion_ranks(ground_truth, a.predictions) for a in done if a.predictions is not None]
-    hits = ArmHits(
-        tuple(answers.cell.seed for answers in done),
-        np.stack([r.hits(TOP_K) for r in ranks]),
-        ranks[0].patient_index,
-    )
-    columns = [a.cell.metrics.scalars() for a in done if a.cell.metrics is not None]
-    result = ArmResult(
+    columns = [c.metrics.scalars() for c in everything if c.metrics is not None]
+    if hits is None or not columns:
+        return ArmResult(arm=arm, cells=everything, weights=weights)
+    return ArmResult(
         arm=arm,
         cells=everything,
-        pooled=pooled_recall(hits, rng),
+        pooled=recall_interval(hits, draws),
         spreads={name: _spread([column[name] for column in columns]) for name in columns[0]},
         weights=weights,
     )
-    return result, hits
+
+
+def arm_hits(cells: Sequence[CellAnswers], ground_truth: GroundTruth) -> ArmHits | None:
+    """Return which lesions the finished cells of one arm found; None where none is finished."""
+    done = {a.cell.seed: a.predictions for a in cells if a.predictions is not None}
+    if not done:
+        return None
+    ranks = [lesion_ranks(ground_truth, predictions) for predictions in done.values()]
+    return ArmHits(tuple(done), np.stack([r.hits(TOP_K) for r in ranks]), ranks[0].patient_index)
 
 
 def _spread(values: Sequence[float | None]) -> Spread:
@@ -158,37 +177,69 @@ def compare_arms(
     cells: Mapping[CellKey, CellAnswers],
     not_run: Mapping[str, str],
     ground_truth: GroundTruth,
+    train_patients: int | None = None,
 ) -> dict[str, Any]:
     """Return the fields of ``Comparison`` that follow from the cells.
 
+    The arms are compared at the largest fraction of the labels; smaller ones go into the curve of
+    label efficiency alone. Whatever is not finished is left out, and the rest goes on.
+
     Args:
         arms: in the order to be shown.
-        cells: of every arm that was tried, those of the largest fraction of labels first.
+        cells: of every arm that was tried.
         not_run: why the others were not.
         ground_truth: of the validation images.
+        train_patients: that the largest fraction learns from.
     """
-    rng = generator(BOOTSTRAP_SEED)
-    results, hits = [], {}
-    whole = max(key.fraction for key in cells)
-    compared: dict[str, list[CellAnswers]] = {}
+    by_labels: dict[float, dict[str, list[CellAnswers]]] = {}
     for key, answers in cells.items():
-        if key.fraction == whole:
-            compared.setdefault(key.arm, []).append(answers)
-    for arm, of_arm in compared.items():
-        result, found = summarise_arm(arm, of_arm, ground_truth, rng)
-        results.append(result)
-        if found is not None:
-            hits[arm] = found
-    pairs = all_pairs(hits, rng)
+        by_labels.setdefault(key.fraction, {}).setdefault(key.arm, []).append(answers)
+    hits_by_labels = {
+        fraction: {
+            arm: found
+            for arm, of_arm in by_arm.items()
+            if (found := arm_hits(of_arm, ground_truth)) is not None
+        }
+        for fraction, by_arm in by_labels.items()
+    }
+    whole = max(by_labels)
+    compared, hits = by_labels[whole], hits_by_labels[whole]
+    lesions = [image.num_lesions for image in ground_truth.images]
+    patients = np.repeat([image.patient_index for image in ground_truth.images], lesions)
+    draws = draw_patients(patients.astype(np.int64), generator(BOOTSTRAP_SEED))
+    results = [summarise_arm(arm, compared[arm], hits.get(arm), draws) for arm in compared]
     results += [ArmResult(arm=arm, not_run=reason) for arm, reason in not_run.items()]
     results.sort(key=lambda result: arms.index(result.arm))
+    pairs = correct(all_pairs(hits, draws))
+    done = {arm: [a for a in compared[arm] if a.predictions is not None] for arm in hits}
+    points = curve_points(done, draws)
     return {
         "arms": tuple(results),
         "pairs": tuple(pairs),
         "claims": tuple(judge_claims(pairs)),
         "untested": _untested(hits),
-        "early": tuple(_early_looks({result.arm: result.finished for result in results})),
+        "curve_points": tuple(points),
+        "early_words": early_words(points),
+        "time_to": tuple(times_to({arm: [a.cell for a in of_arm] for arm, of_arm in done.items()})),
+        "label_efficiency": tuple(label_points(hits_by_labels, draws, train_patients)),
+        "label_pairs": tuple(label_pairs(hits_by_labels, draws)),
+        "power": _power(compared, pairs, patients),
     }
+
+
+def _power(
+    compared: Mapping[str, Sequence[CellAnswers]],
+    pairs: Sequence[PairDifference],
+    patients: Int64[np.ndarray, " L"],
+) -> Power | None:
+    """Return what the design can see, as assumed and, of the pairs so far, as measured."""
+    counts = np.unique(patients, return_counts=True)[1].tolist()
+    if len(compared) < 2 or not counts:
+        return None
+    num_seeds = len({answers.cell.seed for of_arm in compared.values() for answers in of_arm})
+    design = design_power(num_seeds, counts, math.comb(len(compared), 2))
+    measured = measured_power(pairs, len(counts), design.alpha) if len(counts) > 1 else []
+    return design.model_copy(update={"measured": tuple(measured)})
 
 
 def _untested(compared: Collection[str]) -> dict[str, str]:
@@ -198,27 +249,3 @@ def _untested(compared: Collection[str]) -> dict[str, str]:
         for better, worse, words in CLAIMS
         if (lacking := [arm for arm in (better, worse) if arm not in compared])
     }
-
-
-def _early_looks(finished: Mapping[str, Sequence[Cell]]) -> list[EarlyLook]:
-    looks = []
-    for better, worse, _ in CLAIMS:
-        of_seed = {cell.seed: dict(cell.curve) for cell in finished.get(worse, ())}
-        pairs = [
-            (dict(c.curve), of_seed[c.seed]) for c in finished.get(better, ()) if c.seed in of_seed
-        ]
-        shared = [set(a) & set(b) for a, b in pairs]
-        iterations = sorted(set.intersection(*shared)) if shared else []
-        if len(iterations) < 2:  # the first evaluation is also the last: nothing is early
-            continue
-        first = iterations[0]
-        differences = [(a[first], b[first]) for a, b in pairs]
-        looks.append(
-            EarlyLook(
-                better=better,
-                worse=worse,
-                iteration=first,
-                per_seed=tuple(a - b for a, b in differences if a is not None and b is not None),
-            )
-        )
-    return looks

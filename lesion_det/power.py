@@ -5,21 +5,19 @@ the same for two seeds of one arm, rho the correlation of the arms' difference b
 of a patient, and n_p the lesions of patient p, the pooled difference has
 
     clumping = sum_p n_p (1 + (n_p - 1) rho) / L^2
-    between  = clumping * (q - q0)                          (the same in every seed)
-    within   = (clumping * q0 + 2 seed_sd^2) / S            (averages out over seeds)
-    variance = between + within
-    df       = variance^2 / (within^2 / (S - 1) + between^2 / (P - 1))
+    patient_error^2 = clumping (q - q0)                        (the same in every seed)
+    seed_error^2 = (clumping q0 + 2 seed_sd^2) / S             (averages out over seeds)
 
-and the test of ``significance`` sees a difference d with the power of a t test of noncentrality
-d / sqrt(variance). Afterwards: the same with the standard error and df that were measured; not the
-power at the measured difference, which says nothing that p does not.
+and the test of ``significance`` sees a true difference where the estimate, normal around it, leaves
+its half width, in which seed_error^2 varies as chi2 with S - 1 degrees of freedom. Afterwards: the
+same with the two errors that were measured. Not the power at the measured difference, which says
+nothing that p does not.
 
 Shapes:
     S: seeds; P: patients; L: lesions.
 
 Reference:
-    Obuchowski & Rockette, Commun. Stat. Simul. 1995; Hillis, Stat. Med. 2007 (seeds are the
-    readers, patients the cases); Hoenig & Heisey, Am. Stat. 2001 (against observed power).
+    Hoenig & Heisey, Am. Stat. 2001 (against observed power).
 """
 
 from __future__ import annotations
@@ -30,9 +28,10 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, model_validator
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm, t
+from scipy.stats import chi2, norm
 
-from lesion_det.significance import ALPHA, MIN_SEEDS
+from lesion_det.claims import MIN_SEEDS
+from lesion_det.significance import ALPHA, PairDifference, half_width
 from ubr_pretrain.config import Config
 
 CHANCE = 0.8
@@ -77,19 +76,37 @@ class Assumptions(Config):
         )
 
 
+class PairPower(Config):
+    """What the trainings of two arms can see, by the spread that was measured.
+
+    Attributes:
+        a: the first arm.
+        b: the second arm.
+        half_width: of the 95 % interval of their difference.
+        smallest_difference: in recall, seen in four of five repetitions.
+    """
+
+    a: str
+    b: str
+    half_width: float
+    smallest_difference: float
+
+
 class Power(Config):
     """What a design can see.
 
     Attributes:
         num_seeds: trainings an arm.
-        num_patients: validated on.
+        num_patients: validated on, with lesions.
         num_lesions: theirs.
         num_pairs: that share the level of 5 %.
-        alpha: level of one pair where no other one differs (Holm's first step).
-        standard_error: of the difference, as assumed.
-        df: degrees of freedom of that standard error.
+        alpha: level of one pair where no other one differs (Holm's first step); where all others
+            differ it is 5 %.
+        seed_error: standard error of a difference from the draw of the seeds, as assumed.
+        patient_error: the same from the draw of the patients.
         smallest_difference: in recall, seen in four of five repetitions; None with one patient.
-        assumptions: that it rests on.
+        assumptions: that these rest on.
+        measured: the same for pairs of arms with finished cells, two or more seeds each.
     """
 
     num_seeds: int
@@ -97,10 +114,11 @@ class Power(Config):
     num_lesions: int
     num_pairs: int
     alpha: float
-    standard_error: float
-    df: float
+    seed_error: float
+    patient_error: float
     smallest_difference: float | None
     assumptions: Assumptions
+    measured: tuple[PairPower, ...] = ()
 
     @property
     def words(self) -> str:
@@ -110,9 +128,9 @@ class Power(Config):
         design = f"with {seeds} and {patients} ({self.num_lesions:,} lesions)"
         if self.smallest_difference is None:
             return f"{design} no difference in recall can be judged: patients cannot be resampled"
-        share = f"5 % shared by {self.num_pairs} pair{'' if self.num_pairs == 1 else 's'}"
         seen = f"a difference in recall below {100 * self.smallest_difference:.1f} points"
-        power = f"({100 * CHANCE:g} % power, {share})"
+        pairs = f"{self.num_pairs} pair{'' if self.num_pairs == 1 else 's'}"
+        power = f"({100 * CHANCE:g} % power, 5 % for {pairs})"
         if self.num_seeds == 1:
             text = f"{design} the luck of one training cannot be told from the start, and {seen}"
             text += f" would not be seen even without it {power}"
@@ -148,15 +166,14 @@ def design_power(
             "and every patient must have a lesion"
         )
     num_lesions = float(counts.sum())
-    clumping = (counts * (1 + (counts - 1) * assumed.patient_correlation)).sum() / num_lesions**2
-    between = float(clumping) * (assumed.discordance - assumed.seed_discordance)
-    training = 2 * assumed.seed_sd**2 if num_seeds > 1 else 0.0  # one seed: not in its own test
-    within = (float(clumping) * assumed.seed_discordance + training) / num_seeds
-    if num_seeds == 1:
-        between, within = between + within, 0.0
-    variance = between + within
-    unsure = between**2 / max(len(counts) - 1, 1) + within**2 / max(num_seeds - 1, 1)
-    error, df = math.sqrt(variance), variance**2 / unsure
+    correlated = counts * (1 + (counts - 1) * assumed.patient_correlation)
+    clumping = float(correlated.sum()) / num_lesions**2
+    if num_seeds > 1:
+        common = clumping * (assumed.discordance - assumed.seed_discordance)
+        own = clumping * assumed.seed_discordance + 2 * assumed.seed_sd**2
+    else:  # its interval knows patients alone
+        common, own = clumping * assumed.discordance, 0.0
+    seed_error, patient_error = math.sqrt(own / num_seeds), math.sqrt(common)
     alpha = ALPHA / num_pairs
     return Power(
         num_seeds=num_seeds,
@@ -164,27 +181,65 @@ def design_power(
         num_lesions=int(num_lesions),
         num_pairs=num_pairs,
         alpha=alpha,
-        standard_error=error,
-        df=df,
-        smallest_difference=smallest_difference(error, df, alpha) if len(counts) > 1 else None,
+        seed_error=seed_error,
+        patient_error=patient_error,
+        smallest_difference=smallest_difference(
+            alpha, seed_error, num_seeds, patient_error, len(counts)
+        )
+        if len(counts) > 1
+        else None,
         assumptions=assumed,
     )
 
 
-def smallest_difference(standard_error: float, df: float, alpha: float) -> float:
-    """Return the difference that a two-sided t test sees with a power of ``CHANCE``.
+def measured_power(
+    pairs: Sequence[PairDifference], num_patients: int, alpha: float
+) -> list[PairPower]:
+    """Return the same for pairs that were compared over two or more seeds.
 
     Args:
-        standard_error: of the difference, > 0.
-        df: degrees of freedom of the standard error.
-        alpha: level of the test.
+        pairs: the differences that were measured.
+        num_patients: with lesions.
+        alpha: level of one pair.
     """
-    critical = t.isf(alpha / 2, df)
-    # scipy's noncentral t is undefined far out: the mean of normal tails over a grid of errors.
-    errors = np.sqrt(chi2.ppf((np.arange(1000) + 0.5) / 1000, df) / df)
+    return [
+        PairPower(
+            a=pair.a,
+            b=pair.b,
+            half_width=half_width(ALPHA, *(errors := _errors(pair, num_patients))),
+            smallest_difference=smallest_difference(alpha, *errors),
+        )
+        for pair in pairs
+        if pair.seed_error is not None
+    ]
+
+
+def _errors(pair: PairDifference, num_patients: int) -> tuple[float, int, float, int]:
+    return pair.seed_error or 0.0, len(pair.seeds), pair.patient_error or 0.0, num_patients
+
+
+def smallest_difference(
+    alpha: float, seed_error: float, num_seeds: int, patient_error: float, num_patients: int
+) -> float:
+    """Return the true difference that the test sees with a power of ``CHANCE``.
+
+    Args:
+        alpha: level of the test.
+        seed_error: standard error from the draw of the seeds.
+        num_seeds: its degrees of freedom and one.
+        patient_error: standard error from the draw of the patients.
+        num_patients: its degrees of freedom and one.
+    """
+    error = math.hypot(seed_error, patient_error)
+    if error == 0.0:
+        return 0.0
+    middles = (np.arange(1000) + 0.5) / 1000
+    freedom = max(num_seeds - 1, 1)
+    found = seed_error * np.sqrt(chi2.ppf(middles, freedom) / freedom)  # one draw of seeds each
+    widths = np.array([half_width(alpha, s, num_seeds, patient_error, num_patients) for s in found])
 
     def lack(true: float) -> float:
-        tails = norm.sf(critical * errors - true) + norm.cdf(-critical * errors - true)
+        tails = norm.sf((widths - true) / error) + norm.cdf((-widths - true) / error)
         return float(tails.mean()) - CHANCE
 
-    return standard_error * float(brentq(lack, 0.0, 4 * critical + 10))
+    return float(brentq(lack, 0.0, widths.max() + 4 * error))

@@ -69,7 +69,6 @@ def toy_record(text: str = "random") -> Comparison:
         pairs=(pair,),
         claims=(),
         untested={text: text},
-        early=(),
         versions={text: text},
     )
 

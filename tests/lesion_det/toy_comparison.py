@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 
 from lesion_det.audit import fingerprint
+from lesion_det.curve_hits import hits_to_text
 from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser
 from lesion_det.ground_truth import read_ground_truth
 from lesion_det.initialization import weight_table_csv
 from lesion_det.predictions import Predictions, write_predictions
 from lesion_det.splits import read_splits
+from lesion_det.topk_recall import lesion_ranks
 from tests.lesion_det.toy_split import write_text
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
 from ubr_pretrain.ct import InputSpec
@@ -107,10 +109,10 @@ def toy_config(coco: Path, images: Path, ubr: Path | None = None) -> DetConfig:
 
 
 def pretend_training(config: DetConfig, out: Path) -> int:
-    """Leave what ``train_det.train`` leaves, found at the rate of ``SKILL``."""
+    """Leave what ``train_det.train`` leaves, found at the rate of ``SKILL``, less of few labels."""
     truth = read_ground_truth(config.val_files[0])
     rng = np.random.default_rng([config.seed, len(config.init)])
-    skill = SKILL[config.init]
+    skill = SKILL[config.init] * config.label_fraction**0.2
     boxes, scores = {}, {}
     for image in truth.images:
         found = image.boxes_xyxy[rng.random(image.num_lesions) < skill]
@@ -121,19 +123,20 @@ def pretend_training(config: DetConfig, out: Path) -> int:
         scores[image.id] = np.concatenate(
             [rng.uniform(0.5, 1, len(near)), rng.uniform(0, 0.8, len(false))]
         )
+    answers = Predictions(truth.sha256, boxes, scores)
     starts = fingerprint(config, read_splits(config).learned)
     with open_run_folder(out, config) as folder:
-        steps = range(config.eval_every, config.iterations + 1, config.eval_every)
         lines = [
             {
                 "iteration": i,
                 "kind": "val",
-                "top5_recall": skill * (1 - 0.6 * 0.5 ** (i / 10)) + rng.normal(0, 0.02),
+                "top5_recall": float(hits.mean()),
+                "hits": hits_to_text(hits),
             }
-            for i in steps
+            for i, hits in pretend_course(config, lesion_ranks(truth, answers).hits(5)).items()
         ]
         write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        write_predictions(out / "predictions_val.json", Predictions(truth.sha256, boxes, scores))
+        write_predictions(out / "predictions_val.json", answers)
         write_text(out / "weights.csv", weight_table_csv([]) + WEIGHTS)
         folder.update_manifest(
             status="finished",
@@ -143,6 +146,14 @@ def pretend_training(config: DetConfig, out: Path) -> int:
             machine={"python": "3.11", "device": "cpu", "packages": {"torch": "2.15"}},
         )
     return 0
+
+
+def pretend_course(config: DetConfig, at_the_end: np.ndarray) -> dict[int, np.ndarray]:
+    """Return which lesions each evaluation finds: more and more of those found at the end."""
+    found_from = np.random.default_rng([config.seed, 1]).uniform(0.4, 1.0, len(at_the_end))
+    steps = range(config.eval_every, config.iterations + 1, config.eval_every)
+    course = {i: at_the_end & (found_from < 1 - 0.6 * 0.5 ** (i / 10)) for i in steps}
+    return course | {config.iterations: at_the_end}
 
 
 WEIGHTS = (
