@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from inputs import measure, write_phantoms
 
 from ubr_pretrain.augmentation import augment_groups
 from ubr_pretrain.checkpoint import write_atomically
@@ -110,6 +111,14 @@ def reading() -> tuple[float, float]:
         )
 
 
+def detector_inputs() -> tuple[float, float]:
+    """An input of the detector from the warm cache; against decoding its PNGs (see inputs.py)."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder)
+        rates = measure(images, write_phantoms(images), images / "cache")
+    return 1 / rates["reading_images_per_s"], 1 / rates["decoding_images_per_s"]
+
+
 def phantom_rates() -> dict[int, float]:
     """Return rendered slices a second at 128 and 256 pixels."""
     rates = {}
@@ -127,6 +136,7 @@ def main() -> None:
         "UBR training step, width 0.25, 48 slices of 64 px": training_step(),
         "scoring a stored volume, width 0.25, 64 px": scoring(),
         "read_volume of a .nii.gz, against SimpleITK alone": reading(),
+        "an input of 512 px from the warm cache, against decoding its PNGs": detector_inputs(),
     }
     rates = phantom_rates()
     machine = describe_machine(torch.device("cpu"))

@@ -325,7 +325,7 @@ class TestSliceInterval:
         alone = read_stack(tmp_path, record, InputConfig(slices="single"))
         assert alone[:, 0, 0].tolist() == [5, 5, 5]
 
-    @pytest.mark.parametrize("text", ["NaN", "-5.0", "0.0"])
+    @pytest.mark.parametrize("text", ["NaN", "-5.0", "0.0", "Infinity"])
     def test_a_file_of_ground_truth_with_such_an_interval_is_refused(
         self, tmp_path: Path, text: str
     ) -> None:
@@ -334,7 +334,7 @@ class TestSliceInterval:
         path = tmp_path / "val.json"
         path.write_text(json.dumps(coco).replace('"INTERVAL"', text), encoding="utf-8")
         with pytest.raises(
-            GroundTruthRefused, match=r"images\.0\.spacing_mm_zyx\.0: .*greater than 0"
+            GroundTruthRefused, match=r"images\.0\.spacing_mm_zyx\.0: .*(greater than 0|finite)"
         ):
             read_ground_truth(path)
 
