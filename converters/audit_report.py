@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.coco_audit import Audit
-from converters.defects import KINDS, Defect, by_code, effect
+from converters.defects import KINDS, Defect, by_code, effect, kind_rows
 from converters.file_audit import FileSummary
 from converters.printed_table import print_table
 from ubr_pretrain.checkpoint import write_atomically
@@ -87,12 +87,9 @@ def print_kinds(found: Iterable[Defect]) -> None:
     """Print one row a code, with its count and the first one found."""
     groups = by_code(found)
     print_table(
-        ("code", "what", "effect", "count"),
-        [
-            (code, KINDS[code].what, effect(code), f"{len(defects):,}")
-            for code, defects in groups.items()
-        ],
-        num_text=3,
+        ("code", "what", "count", "effect"),
+        [(*row, effect(row[0])) for row in kind_rows(groups)],
+        num_text=2,
     )
     for code, defects in groups.items():
         print(f"{code}, e.g. {defects[0]}; {KINDS[code].remedy}")

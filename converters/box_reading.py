@@ -91,8 +91,9 @@ def read_box(
                 corners[2] - origin,
                 corners[3] - origin,
             )
-            if _distance(_clip(moved, size_px), target) <= max(tolerance):
-                rounded = ("W-ROUNDED",) if max(tolerance) > EXACT_PX else ()
+            off_px = _distance(_clip(moved, size_px), target)
+            if off_px <= max(tolerance):
+                rounded = ("W-ROUNDED",) if off_px > EXACT_PX else ()
                 return Reading((code, *(("E-SHIFT",) if origin else ()), *rounded))
     for kx, ky, slack in _scales(stored, (width, height), scale, max(tolerance)):
         for origin in (0, 1):
@@ -184,13 +185,13 @@ def _clip(corners: Box, size_px: tuple[int, int]) -> Box:
 def _tolerances(stored: Box) -> Box:
     """Return how far each corner of x, y, w, h may be off by the decimals that are stored."""
     x, y, w, h = (_rounding(value) for value in stored)
-    return x, y, max(x + w, EXACT_PX), max(y + h, EXACT_PX)
+    return max(x, EXACT_PX), max(y, EXACT_PX), max(x + w, EXACT_PX), max(y + h, EXACT_PX)
 
 
 def _rounding(value: float) -> float:
     if value.is_integer():
         return 1.0
-    return 0.1 if abs(value * 10 - round(value * 10)) < 1e-6 else EXACT_PX
+    return 0.1 if abs(value * 10 - round(value * 10)) < 1e-6 else 0.0
 
 
 def _distance(a: Box, b: Box) -> float:

@@ -27,6 +27,7 @@ from converters.cohort import (
 )
 from converters.deeplesion import DeepLesionTable, read_deeplesion
 from converters.deeplesion_row import MAX_OUTSIDE_PX
+from converters.image_matching import ImageMatch, match_images
 from converters.lesions import (
     LESION_TYPES,
     UNKNOWN_SPLIT,
@@ -37,7 +38,8 @@ from converters.lesions import (
     Lesion,
     finding,
 )
-from converters.png_folder import PngFolder, PngRefused
+from converters.png_folder import Depth, PngFolder
+from converters.tree_audit import audit_tree, coverage
 from ubr_pretrain.checkpoint import file_sha256, write_atomically
 from ubr_pretrain.config import Config
 from ubr_pretrain.runtime import to_json
@@ -51,7 +53,9 @@ class ConversionConfig(Config):
     Attributes:
         noisy: keep or drop the lesions that the table calls possibly noisy.
         require_all: refuse the conversion where a PNG is missing.
-        checksums: read every PNG to its end and check its chunks.
+        checksums: read the PNG of every key slice to its end and check its chunks.
+        check_images: beyond that, decode these PNGs and look at their values, read the headers of
+            the neighbours, and audit the folder as a whole.
         allow_leakage: go on where a patient is in two splits.
         allow_other_counts: go on where a full table has other counts than the official one.
         max_outside_px: boxes that leave their image by at most this are clipped to it.
@@ -60,9 +64,15 @@ class ConversionConfig(Config):
     noisy: Literal["keep", "drop"] = "keep"
     require_all: bool = False
     checksums: bool = False
+    check_images: bool = False
     allow_leakage: bool = False
     allow_other_counts: bool = False
     max_outside_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = MAX_OUTSIDE_PX
+
+    @property
+    def depth(self) -> Depth:
+        """How much of a PNG is read."""
+        return "pixels" if self.check_images else "checksums" if self.checksums else "headers"
 
 
 @dataclass(frozen=True)
@@ -107,34 +117,42 @@ def convert_deeplesion(
     leaks = _leaks(table.lesions, table_csv, allow=config.allow_leakage)
     merged, contradicting, repeated = merge_rows(table.lesions)
     kept, noisy = settle_noisy(merged, config.noisy)
-    file_names: dict[KeySlice, str] | None = None
-    faulty, missing, gaps = list[Finding](), list[Finding](), list[Finding]()
+    match = ImageMatch({}, [], [], [])
+    about_images: list[Finding] = []
+    whole: Mapping[str, Mapping[str, int]] = {}
     if images is not None:
-        file_names, faulty, missing, gaps = _match_images(kept, PngFolder(images), config.checksums)
-        kept = [lesion for lesion in kept if lesion.key_slice in file_names]
-        if missing and config.require_all:
+        folder = PngFolder(images)
+        match = match_images(kept, folder, config.depth)
+        about_images = match.noticed
+        if config.check_images:
+            about_images = [*match.noticed, *audit_tree(table.lesions, folder)]
+            whole = coverage(match.file_names, folder)
+        kept = [lesion for lesion in kept if lesion.key_slice in match.file_names]
+        if match.missing and config.require_all:
             raise DeepLesionRefused(
-                f"{table_csv}: E-MISSING  {len({each.file_name for each in missing}):,} PNGs are "
-                f"missing and all are required, the first: {missing[0].file_name}"
+                f"{table_csv}: E-MISSING  {len({each.file_name for each in match.missing}):,} PNGs "
+                f"are missing and all are required, the first: {match.missing[0].file_name}"
             )
-    refused = (*table.refused, *contradicting, *faulty)
+    refused = (*table.refused, *contradicting, *match.faulty)
     if not kept:
-        first = next(iter((*refused, *missing)), "the table has no rows")
+        first = next(iter((*refused, *match.missing)), "the table has no rows")
         raise DeepLesionRefused(f"{table_csv}: no row of {len(table.rows):,} is left; {first}")
     conversion = Conversion(
         counts=_counts(
             table,
             refused,
-            [*leaks, *repeated, *noisy, *missing, *gaps],
+            [*leaks, *repeated, *noisy, *match.missing, *about_images],
             kept,
+            whole,
             images_checked=images is not None,
         ),
         official=official,
         refused=_by_line(refused),
-        missing=_by_line(missing),
-        noticed=_by_line([*table.noticed, *leaks, *repeated, *noisy, *gaps]),
+        missing=_by_line(match.missing),
+        noticed=_by_line([*table.noticed, *leaks, *repeated, *noisy, *about_images]),
         images_checked=images is not None,
     )
+    file_names = match.file_names if images is not None else None
     _write(out, table_csv, config, conversion, kept, file_names)
     return conversion
 
@@ -176,39 +194,12 @@ def _leaks(lesions: Sequence[Lesion], source: Path, *, allow: bool) -> list[Find
     ]
 
 
-def _match_images(
-    lesions: Sequence[Lesion], folder: PngFolder, checksums: bool
-) -> tuple[dict[KeySlice, str], list[Finding], list[Finding], list[Finding]]:
-    """Return the PNG of every key slice that has one; the faulty, the missing, the gaps."""
-    file_names: dict[KeySlice, str] = {}
-    faulty, missing, gaps = list[Finding](), list[Finding](), list[Finding]()
-    series, slices = "", dict[int, str]()
-    for rows in by_image(lesions).values():
-        key_slice = rows[0].key_slice
-        if key_slice.series != series:
-            series, slices = key_slice.series, folder.slices(key_slice.series)
-        name = slices.get(key_slice.key_slice_index)
-        if name is None:
-            missing += [finding("W-MISSING", row, "no such PNG") for row in rows]
-            continue
-        try:
-            folder.require_slice(name, key_slice, checksums=checksums)
-        except PngRefused as refusal:
-            faulty += [finding(refusal.code, row, refusal.text) for row in rows]
-            continue
-        file_names[key_slice] = name
-        first, last = key_slice.slice_range
-        if absent := [number for number in range(first, last + 1) if number not in slices]:
-            text = f"{len(absent)} of {last - first + 1} slices of Slice_range have no PNG"
-            gaps.append(finding("W-GAP", rows[0], text))
-    return file_names, faulty, missing, gaps
-
-
 def _counts(
     table: DeepLesionTable,
     refused: Iterable[Finding],
     others: Iterable[Finding],
     kept: Sequence[Lesion],
+    whole: Mapping[str, Mapping[str, int]],
     *,
     images_checked: bool,
 ) -> dict[str, dict[str, int]]:
@@ -233,6 +224,7 @@ def _counts(
     if images_checked:
         tallies["rows without a PNG, left out"] = codes["W-MISSING"]
         tallies["images with gaps inside Slice_range"] = codes["W-GAP"]
+    tallies |= {label: Counter(tally) for label, tally in whole.items()}
     noisy = (lesion.key_slice for lesion in kept if lesion.possibly_noisy)
     untyped = (lesion.key_slice for lesion in kept if lesion.lesion_type == UNKNOWN_TYPE)
     several = (rows[0].key_slice for rows in images.values() if len(rows) > 1)

@@ -3,6 +3,7 @@
 Commands::
 
     deeplesion_to_coco.py DL_info.csv --images Images_png --out coco
+    deeplesion_to_coco.py DL_info.csv --images Images_png --check-images --out coco   # once, slow
     deeplesion_to_coco.py DL_info.csv --out coco          # csv only: images are not checked
 
 Writes ``train.json``, ``val.json``, ``test.json`` and ``conversion.json`` into the folder. Exit
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
     from converters.conversion import Conversion
 
 PROG = "deeplesion_to_coco.py"
-LISTED = 20
-"""Refused rows printed; ``conversion.json`` has them all."""
+LISTED = 3
+"""Findings of each code printed; ``conversion.json`` has them all."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = _parser().parse_args(argv)
-    if arguments.require_all and arguments.images is None:
-        refuse(PROG, "--require-all needs --images")
+    for flag in ("require_all", "checksums", "check_images"):
+        if getattr(arguments, flag) and arguments.images is None:
+            refuse(PROG, f"--{flag.replace('_', '-')} needs --images")
     out: Path = arguments.out
     if out.is_file():
         refuse(PROG, f"--out {out}: is a file, not a folder")
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             noisy=arguments.noisy,
             require_all=arguments.require_all,
             checksums=arguments.checksums,
+            check_images=arguments.check_images,
             allow_leakage=arguments.allow_leakage,
             allow_other_counts=arguments.allow_other_counts,
             max_outside_px=arguments.max_outside_px,
@@ -66,11 +69,16 @@ def _parser() -> CommandParser:
     parser = CommandParser(prog=PROG, description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("table", type=Path, metavar="DL_info.csv", help="the official table, or a part of it")
-    add("--images", type=Path, help="Images_png: PNGs are looked for and their headers compared")
+    add("--images", type=Path, help="Images_png: key slices are looked for, their headers compared")
     add("--out", type=Path, required=True, help="folder for the JSON files")
     add("--noisy", choices=["keep", "drop"], default="keep", help="possibly noisy lesions")
     add("--require-all", action="store_true", help="a missing PNG is an error")
-    add("--checksums", action="store_true", help="read every PNG to its end, check its CRCs (slow)")
+    add("--checksums", action="store_true", help="read their PNGs to the end, check every CRC")
+    add(
+        "--check-images",
+        action="store_true",
+        help="--checksums, and decode them, look at their values, audit the whole folder",
+    )
     add("--allow-leakage", action="store_true", help="go on where a patient is in two splits")
     add("--allow-other-counts", action="store_true", help="go on where a full table is unofficial")
     add(
@@ -84,6 +92,7 @@ def _parser() -> CommandParser:
 
 
 def _print_conversion(conversion: Conversion) -> None:
+    from converters.defects import by_code, kind_rows
     from converters.printed_table import print_table
 
     splits = next(iter(conversion.counts.values()))
@@ -103,10 +112,14 @@ def _print_conversion(conversion: Conversion) -> None:
         ("missing", conversion.missing),
         ("noticed", conversion.noticed),
     ):
-        for finding in findings[:LISTED]:
-            print(f"{what}: {finding}")
-        if len(findings) > LISTED:
-            print(f"{what}: {len(findings) - LISTED:,} more in conversion.json")
+        if groups := by_code(findings):
+            print()
+            print_table((what, "", "count"), kind_rows(groups), num_text=2)
+        for code, found in groups.items():
+            for finding in found[:LISTED]:
+                print(f"{what}: {finding}")
+            if len(found) > LISTED:
+                print(f"{what}: {code}  {len(found) - LISTED:,} more in conversion.json")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -88,6 +88,7 @@ KINDS: Mapping[str, Kind] = {
     "E-SIZE-LIMIT": Kind("PNG of impossible size", _COPY),
     "E-BLANK": Kind("PNG of one value only", _COPY),
     "E-NOHU": Kind("PNG whose values are not HU + 32768", "use the official 16-bit PNGs"),
+    "W-NEIGHBOUR": Kind("key slice with a neighbour within 2 mm that cannot be read", _COPY),
     "W-STRAY": Kind("file or folder with no DeepLesion name", "remove it"),
     "W-NOSERIES": Kind("series that the table does not name", "nothing, or use the full table"),
     "W-TWICE": Kind("slice in its folder and beside it: the folder wins", "remove one of them"),
@@ -154,6 +155,11 @@ def by_code(found: Iterable[Found]) -> dict[str, list[Found]]:
         groups[each.code].append(each)
     order = sorted(groups, key=lambda code: (not code.startswith("E-"), -len(groups[code]), code))
     return {code: groups[code] for code in order}
+
+
+def kind_rows(groups: Mapping[str, Sequence[Coded]]) -> list[tuple[str, str, str]]:
+    """Return code, words and count of every group, for a table."""
+    return [(code, KINDS[code].what, f"{len(found):,}") for code, found in groups.items()]
 
 
 def shown(value: object, limit: int = 80) -> str:

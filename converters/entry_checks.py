@@ -22,8 +22,8 @@ BACKGROUND = frozenset({"background", "__background__", "_background_", "bg"})
 TYPE_KEYS = ("lesion_type", "coarse_lesion_type", "Coarse_lesion_type")
 """Under which of them some files keep DeepLesion's coarse type beside the category."""
 
-AREA_TOLERANCE = 1e-4
-"""Relative: single precision and six digits of the table."""
+AREA_TOLERANCE = 1e-5
+"""Relative: single precision, and six printed digits."""
 
 _TYPES = {re.sub(r"\W", "", name): key for key, name in LESION_TYPES.items() if key > 0}
 _DRAWN = re.compile(r"key_?slices", re.IGNORECASE)
@@ -167,7 +167,7 @@ def stated_type(annotation: ForeignAnnotation, types: Mapping[Hashable, int]) ->
 
 
 def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= max(AREA_TOLERANCE * abs(b), 0.01)
+    return abs(a - b) <= AREA_TOLERANCE * abs(b)
 
 
 def _drawable(segmentation: Any) -> bool:

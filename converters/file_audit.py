@@ -104,7 +104,11 @@ def audit_file(
     for key, match in matches.items():
         defects += _lesion_defects(coco.name, official.slices[key], match, kept, convention)
         defects += _type_defects(coco.name, key, match, types)
-    of_lesion = {a.index: le for match in matches.values() for a, le, _ in match.read}
+    of_lesion = {
+        annotation.index: lesion
+        for match in matches.values()
+        for annotation, lesion in [*((a, le) for a, le, _ in match.read), *match.other]
+    }
     for annotation in coco.annotations:
         if (area := area_defect(annotation, of_lesion.get(annotation.index))) is not None:
             lesion = of_lesion.get(annotation.index)

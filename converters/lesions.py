@@ -113,7 +113,8 @@ class Finding:
 
     Attributes:
         code: ``E-...`` where it was left out for a fault, ``W-...`` otherwise.
-        line: line of the table, the header being 1.
+        line: line of the table, the header being 1; 0 where it is of none.
+        file_name: of the row or image, or what else it is about.
         split: ``UNKNOWN_SPLIT`` where the row does not say it.
         text: the value and the rule.
     """
@@ -126,7 +127,8 @@ class Finding:
 
     def __str__(self) -> str:
         name = self.file_name if self.file_name.isprintable() else ascii(self.file_name)
-        return f"{self.code}  line {self.line}  {name}  {self.text}"
+        line = f"line {self.line}  " if self.line else ""
+        return f"{self.code}  {line}{name}  {self.text}"
 
 
 def finding(code: str, lesion: Lesion, text: str) -> Finding:

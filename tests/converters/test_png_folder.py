@@ -9,7 +9,7 @@ import pytest
 
 from converters.deeplesion import read_deeplesion
 from converters.lesions import KeySlice
-from converters.png_folder import PngFolder, PngRefused
+from converters.png_folder import Depth, PngFolder, PngRefused
 from tests.converters.conftest import MakeRow, WritePng, WriteTable, png_bytes
 
 GOOD = png_bytes(512, 512)
@@ -44,13 +44,13 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path):
         PngFolder(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("checksums", [False, True])
+@pytest.mark.parametrize("depth", ["headers", "checksums"])
 def test_a_whole_png_of_the_stated_size_passes(
-    checksums: bool, images: Path, write_png: WritePng, key_slice: KeySlice
+    depth: Depth, images: Path, write_png: WritePng, key_slice: KeySlice
 ):
     path = write_png("000012_03_01/040.png")
     assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype == np.uint16
-    PngFolder(images).require_slice("000012_03_01/040.png", key_slice, checksums=checksums)
+    PngFolder(images).require_slice("000012_03_01/040.png", key_slice, depth)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_L21_a_flipped_byte_is_found_with_checksums(
     folder = PngFolder(images)
     folder.require_slice("000012_03_01/040.png", key_slice)
     with pytest.raises(PngRefused) as refusal:
-        folder.require_slice("000012_03_01/040.png", key_slice, checksums=True)
+        folder.require_slice("000012_03_01/040.png", key_slice, "checksums")
     assert refusal.value.code in ("E-CRC", "E-TRUNC")
 
 
@@ -113,5 +113,5 @@ def test_every_real_slice_passes_with_checksums(real_deeplesion: Path):
     slices = {lesion.key_slice for lesion in lesions}
     for key_slice in slices:
         name = folder.slices(key_slice.series)[key_slice.key_slice_index]
-        folder.require_slice(name, key_slice, checksums=True)
+        folder.require_slice(name, key_slice, "checksums")
     assert len(slices) == 50
