@@ -31,7 +31,7 @@ from ubr_pretrain.network_input import network_input
 from ubr_pretrain.optimiser import build_optimiser
 from ubr_pretrain.runtime import generator, seed_everything
 from ubr_pretrain.slice_store import StoredVolume
-from ubr_pretrain.starting_regressor import start_trunk
+from ubr_pretrain.starting_trunk import start_trunk
 from ubr_pretrain.training_data import TrainingData
 from ubr_pretrain.trunk import Trunk, scaled_channels
 from ubr_pretrain.ubr_config import UbrConfig

@@ -31,7 +31,7 @@ from ubr_pretrain.runtime import generator
 from ubr_pretrain.scoring import read_curve, score_slices
 from ubr_pretrain.slice_positions import slice_positions, typical_lengths
 from ubr_pretrain.slice_store import StoredVolume
-from ubr_pretrain.starting_regressor import start_trunk
+from ubr_pretrain.starting_trunk import start_trunk
 from ubr_pretrain.train_ubr import train
 from ubr_pretrain.ubr_config import UbrConfig
 from ubr_pretrain.zones import fit_thresholds

@@ -7,19 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ubr_pretrain.backbone import Provenance, read_imagenet_trunk
+from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.regressor import Regressor, read_regressor
 from ubr_pretrain.runtime import Ranks
+from ubr_pretrain.starting_trunk import start_trunk
 from ubr_pretrain.training_data import TrainingData
-from ubr_pretrain.trunk import Trunk
 from ubr_pretrain.ubr_config import UbrConfig
-
-
-def start_trunk(config: UbrConfig) -> Trunk:
-    """Return the trunk that a training starts from, unless it is a second stage."""
-    if config.init == "imagenet":
-        return read_imagenet_trunk(config.imagenet_weights, config.arch, config.width).trunk
-    return Trunk(config.arch, config.width, batch_norm=config.batch_norm)
 
 
 def build_regressor(

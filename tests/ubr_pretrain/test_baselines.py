@@ -17,7 +17,7 @@ from ubr_pretrain.baselines import (
 )
 from ubr_pretrain.network_input import network_input
 from ubr_pretrain.slice_store import StoredVolume
-from ubr_pretrain.starting_regressor import start_trunk
+from ubr_pretrain.starting_trunk import start_trunk
 from ubr_pretrain.trunk import Trunk
 from ubr_pretrain.ubr_config import Optimiser
 
