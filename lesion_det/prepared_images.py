@@ -82,8 +82,8 @@ class PreparedImages:
                 if writer is None:
                     return
                 self._entries |= self._cache.whole(missing)  # others may have written meanwhile
-                lacking = {k: r for k, r in by_key.items() if k not in self._entries}
-                self._decode(lacking, self._cache, writer, stop)
+                if lacking := {k: r for k, r in by_key.items() if k not in self._entries}:
+                    self._decode(lacking, self._cache, writer, stop)
 
     def _decode(
         self,
