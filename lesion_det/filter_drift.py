@@ -5,12 +5,7 @@ compared by their cosine and by the relative L2 distance, what they compute by l
 fixed set of validation images, each trunk reading them as its own ``InputSpec`` says.
 
 Shapes:
-    F: filters of a layer; I: input channels; k: kernel; n: samples (positions x images);
-    p, q: features of two layers.
-
-Reference:
-    Kornblith et al., Similarity of neural network representations revisited, ICML 2019; the
-    estimator of HSIC without bias: Song et al., JMLR 13, 2012, Eq. 5.
+    F: filters of a layer; k: kernel; n: samples (positions x images); p: features.
 """
 
 from __future__ import annotations
@@ -31,11 +26,18 @@ from lesion_det.det_config import DetConfig
 from lesion_det.detector import state_sha256
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.initialization import UBR_START, Start, make_start
+from lesion_det.layer_similarity import filter_cosine, linear_cka, relative_l2
 from lesion_det.prepared_images import PreparedImages
-from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
+from ubr_pretrain.checkpoint import (
+    CheckpointRefused,
+    file_sha256,
+    read_checkpoint,
+    write_checkpoint,
+)
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.network_input import normalise
+from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import generator
 from ubr_pretrain.starting_trunk import rebuild_random_start
 from ubr_pretrain.trunk import Trunk, fold_batch_norm, load_trunk
@@ -146,20 +148,25 @@ def _measure_cell(
     imagenet: DetConfig | None,
 ) -> ArmDrift:
     """Measure a cell once."""
+    pretrained = config.init in UBR_START and not config.init.endswith("-stats")
+    began = imagenet if pretrained and UBR_START[config.init] == "imagenet" else None
+    file = began.imagenet_weights if began else None
+    known = {
+        "version": VERSION,
+        "start": RunFolder(folder).read_manifest().get("audit", {}).get("trunk_sha256", ""),
+        "images": ground_truth.sha256,
+        "imagenet": file_sha256(file) if file else began is not None,
+    }
     try:
-        start = make_start(config)
-        known = {
-            "version": VERSION,
-            "start": state_sha256(start.tensors),
-            "images": ground_truth.sha256,
-            "imagenet": imagenet is not None,
-        }
         if (folder / FILE).is_file():
             state = read_checkpoint(folder / FILE, "filter drift")
             if state["known"] == known:
                 layers = tuple(LayerDrift.model_validate(row) for row in state["layers"])
                 return ArmDrift(key.arm, layers, state["first_filters"], state["unknown"])
-        detector = _read_trunk(folder / "checkpoints" / "last.safetensors", start)
+        start = make_start(config)
+        if state_sha256(start.tensors) != known["start"]:
+            raise CheckpointRefused(f"{key.name}: was trained from another start than the arm's")
+        detector = _read_trunk(folder / "checkpoints" / "last.safetensors", start.trunk)
     except ValueError as error:
         return ArmDrift(key.arm, unknown=" ".join(str(error).split()))
     stages = [
@@ -167,9 +174,9 @@ def _measure_cell(
         Stage("detector", detector, start.input_spec),
     ]
     unknown = ""
-    if config.init in UBR_START and not config.init.endswith("-stats"):
+    if pretrained:
         try:
-            stages.insert(0, _before_pretraining(start, imagenet))
+            stages.insert(0, _before_pretraining(start, began))
         except ValueError as error:
             unknown = " ".join(str(error).split())
     images = _fixed_images(config, ground_truth)
@@ -189,17 +196,14 @@ def _measure_cell(
     return drift
 
 
-def _read_trunk(file: Path, start: Start) -> Trunk:
-    """Return the trunk of a detector that was trained from ``start``."""
-    state = read_checkpoint(file, "detector")
-    if state["audit"]["trunk_sha256"] != state_sha256(start.tensors):
-        raise CheckpointRefused(f"{file}: was trained from another start than the arm has now")
+def _read_trunk(file: Path, like: Trunk) -> Trunk:
+    """Return the trunk of a detector."""
     tensors = {
         name.removeprefix("trunk."): tensor
-        for name, tensor in state["detector"].items()
+        for name, tensor in read_checkpoint(file, "detector")["detector"].items()
         if name.startswith("trunk.")
     }
-    return _same_form(start.trunk, tensors, str(file))
+    return _same_form(like, tensors, str(file))
 
 
 def _before_pretraining(start: Start, imagenet: DetConfig | None) -> Stage:
@@ -260,48 +264,6 @@ def compare_stages(
                 )
             )
     return tuple(rows)
-
-
-def filter_cosine(before: Float[Tensor, "F I k k"], after: Float[Tensor, "F I k k"]) -> float:
-    """Return the mean over the filters of ``<a, b> / (||a|| ||b||)``; 0 for a filter of zeros."""
-    a, b = before.flatten(1).double(), after.flatten(1).double()
-    return float(torch.cosine_similarity(a, b, dim=1, eps=1e-30).mean())
-
-
-def relative_l2(before: Float[Tensor, "F I k k"], after: Float[Tensor, "F I k k"]) -> float | None:
-    """Return ``||after - before|| / ||before||``; None where ``before`` is zero."""
-    norm = float(before.double().norm())
-    return float((after.double() - before.double()).norm()) / norm if norm else None
-
-
-def linear_cka(x: Float64[ndarray, "n p"], y: Float64[ndarray, "n q"]) -> float | None:
-    """Return ``HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y))`` of linear kernels, HSIC without bias.
-
-    Deviation: Kornblith's own estimator divides biased HSICs, which makes unrelated layers alike
-    where there are not many more samples than features.
-
-    Returns:
-        1 where y is a rotated and scaled x, about 0 (a little below, even) where they are
-        unrelated; None where one of them is constant or there are fewer than four samples.
-    """
-    if len(x) < 4:
-        return None
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    product = _hsic(x, x) * _hsic(y, y)
-    return _hsic(x, y) / float(np.sqrt(product)) if product > 0 else None
-
-
-def _hsic(x: Float64[ndarray, "n p"], y: Float64[ndarray, "n q"]) -> float:
-    """Return ``n (n - 3) HSIC`` of centred features.
-
-    With K = x x', L = y y' and their diagonals k, l set to zero, Song's Eq. 5,
-    ``tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'K L 1``, needs no n x n matrix, since
-    the rows of a centred K sum to ``-k``.
-    """
-    n = len(x)
-    k, l = np.square(x).sum(axis=1), np.square(y).sum(axis=1)  # noqa: E741
-    shared = float(np.square(x.T @ y).sum())
-    return shared - n / (n - 2) * float(k @ l) + float(k.sum() * l.sum()) / ((n - 1) * (n - 2))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """How far filters moved: judged by plain loops, the definition of HSIC, and what must hold."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,13 @@ from lesion_det.filter_drift import (
     ArmDrift,
     Stage,
     compare_stages,
-    filter_cosine,
-    linear_cka,
     measure_drift,
-    relative_l2,
     sample_activations,
 )
 from lesion_det.filter_figures import draw_drift, draw_first_filters, filter_grid
 from lesion_det.ground_truth import GroundTruth, read_ground_truth
 from lesion_det.initialization import make_start
+from lesion_det.layer_similarity import filter_cosine, linear_cka, relative_l2
 from lesion_det.train_det import train
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
@@ -331,17 +330,16 @@ class TestArms:
         self, grid: Grid, toy: ToyDeepLesion, truth: GroundTruth, tmp_path: Path
     ) -> None:
         key = CellKey("random", 0)
-        (tmp_path / "cells").mkdir()
-        (tmp_path / "cells" / key.name / "checkpoints").mkdir(parents=True)
-        last = Path("checkpoints") / "last.safetensors"
-        data = (grid.cells / key.name / last).read_bytes()
-        (tmp_path / "cells" / key.name / last).write_bytes(data)
+        shutil.copytree(grid.cells / key.name, tmp_path / key.name)
+        (tmp_path / key.name / filter_drift.FILE).unlink(missing_ok=True)
         other = {key: grid.config(toy, init="random", seed=9)}
-        (drift,) = measure_drift(other, [key], tmp_path / "cells", truth)
+        (drift,) = measure_drift(other, [key], tmp_path, truth)
         assert drift.layers == ()
-        assert "was trained from another start than the arm has now" in drift.unknown
-        (absent,) = measure_drift(other, [key], tmp_path, truth)
-        assert "last.safetensors: no such file" in absent.unknown
+        assert drift.unknown == "random-seed0: was trained from another start than the arm's"
+        last = tmp_path / key.name / "checkpoints" / "last.safetensors"
+        last.unlink()
+        (absent,) = measure_drift(grid.configs, [key], tmp_path, truth)
+        assert absent.unknown == f"{last}: no such file"
 
 
 class TestFigures:
