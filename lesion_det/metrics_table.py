@@ -15,10 +15,13 @@ def metrics_table(metrics: DetectionMetrics) -> str:
     counts = [
         ("images", str(metrics.num_images)),
         ("lesions", f"{metrics.num_lesions} of {metrics.num_patients} patients"),
-        ("detections", f"{metrics.num_detections}, at most {metrics.max_detections_per_image}"),
+        (
+            "detections",
+            f"{metrics.num_detections}, at most {metrics.max_detections_per_image} an image",
+        ),
     ]
-    values = [(name, _percent(value)) for name, value in metrics.scalars().items()]
-    values.insert(1, ("  95 % interval", f"{_bounds(metrics.top5_recall_interval)} (by patients)"))
+    values = [(name, f"{_percent(value):>5}") for name, value in metrics.scalars().items()]
+    values.insert(1, ("  95 % interval", f" {_bounds(metrics.top5_recall_interval)} (by patients)"))
     parts = [
         _columns(counts),
         "in per cent:\n" + _columns(values),

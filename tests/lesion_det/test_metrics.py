@@ -121,26 +121,26 @@ def test_every_number_of_the_record_is_that_of_a_plain_loop(split) -> None:
 TABLE = """\
 images      3
 lesions     3 of 3 patients
-detections  3, at most 1
+detections  3, at most 1 an image
 
 in per cent:
-top-5 recall       66.7
-  95 % interval    LOW to HIGH (by patients)
-per slice          66.7
-IoU >= 0.5         66.7
-+1 pixel           66.7
+top-5 recall        66.7
+  95 % interval     LOW to HIGH (by patients)
+per slice           66.7
+IoU >= 0.5          66.7
++1 pixel            66.7
 ceiling            100.0
-FROC @ 0.5         66.7
-FROC @ 1           66.7
-FROC @ 2           66.7
-FROC @ 4           66.7
-FROC @ 8           66.7
-FROC @ 16          66.7
-FROC mean          66.7
-AP                 66.3
-AP50               66.3
-AP75               66.3
-AR (COCO, <= 100)  66.7
+FROC @ 0.5          66.7
+FROC @ 1            66.7
+FROC @ 2            66.7
+FROC @ 4            66.7
+FROC @ 8            66.7
+FROC @ 16           66.7
+FROC mean           66.7
+AP                  66.3
+AP50                66.3
+AP75                66.3
+AR (COCO, <= 100)   66.7
 
 recall @ 1-10    66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7
 recall @ 11-20   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7   66.7
@@ -214,7 +214,7 @@ def test_command_writes_the_metrics_it_prints(
     printed = capsys.readouterr()
     metrics = DetectionMetrics.model_validate_json((out / "metrics.json").read_bytes())
     assert metrics.top5_recall == pytest.approx(2 / 3)
-    assert "top-5 recall       66.7\n" in printed.out
+    assert "top-5 recall        66.7\n" in printed.out
     assert "scores lie outside 0..1" in printed.err
 
     with pytest.raises(SystemExit) as exit_:
