@@ -13,12 +13,12 @@ import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lesion_det.cell_job import CellJob, TrainCell, train_cell
 from lesion_det.cells import is_finished
-from lesion_det.det_config import DetConfig
 from lesion_det.grid_progress import GridProgress
-from lesion_det.launch import Ending, Stopped, Task, ending_words, last_line, train_cell
+from lesion_det.launch import Ending, Stopped, Task, ending_words, last_line
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import stop_on_signals
 
@@ -33,20 +33,6 @@ MAX_NUM_TIMEOUT = 100
 POLL_S = 5.0
 
 INSTALL = "--slurm: needs submitit; pip install 'ct-body-part-transfer[cluster]'"
-
-
-class CellJob:
-    """What submitit pickles; it may be run again, and then continues."""
-
-    def __call__(self, config: DetConfig, folder: Path) -> int:
-        """Train one cell; return its exit code."""
-        return train_cell(config, folder)
-
-    def checkpoint(self, config: DetConfig, folder: Path) -> Any:
-        """Be queued again at the time limit; the training continues by itself."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, config, folder)
 
 
 def slurm_executor(folder: Path, options: Sequence[str], *, gpu: bool) -> Executor:
@@ -104,10 +90,19 @@ class ClusterLauncher:
         executor: of submitit.
         jobs_file: remembers the jobs by the name of their cell.
         wait: False: end once everything is in the queue.
+        train: a function of a module, which every node can import.
     """
 
-    def __init__(self, executor: Executor, jobs_file: Path, *, wait: bool) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        jobs_file: Path,
+        *,
+        wait: bool,
+        train: TrainCell = train_cell,
+    ) -> None:
         self._executor, self._jobs_file, self._wait = executor, jobs_file, wait
+        self._job = CellJob(train)
 
     def __call__(
         self, tasks: Sequence[Task], say: Callable[[str], None]
@@ -119,8 +114,9 @@ class ClusterLauncher:
         """
         with GridProgress(tasks, say) as progress:
             queued: list[tuple[Task, Job[int]]] = []
+            remembered = self._remembered(tasks)
             for task in tasks:
-                job = self._queued(task) or self._submit(task)
+                job = remembered.get(task.folder.name) or self._submit(task)
                 say(f"{task.key.words}: job {job.job_id}")
                 progress.start(task)
                 queued.append((task, job))
@@ -138,16 +134,15 @@ class ClusterLauncher:
         if queued:
             raise Stopped(f"{len(queued)} jobs are in the queue", stop.exit_code)
 
-    def _queued(self, task: Task) -> Job[int] | None:
-        """Return the job of an earlier session that has not ended."""
-        job_id = self._read_jobs().get(task.folder.name)
-        if job_id is None:
-            return None
-        job: Job[int] = self._executor.job_class(self._executor.folder, job_id)
-        return None if job.done(force_check=True) else job
+    def _remembered(self, tasks: Sequence[Task]) -> dict[str, Job[int]]:
+        """Return the jobs of earlier sessions that have not ended, by the name of their cell."""
+        ids, folder = self._read_jobs(), self._executor.folder
+        names = [task.folder.name for task in tasks if task.folder.name in ids]
+        jobs = {name: self._executor.job_class(folder, ids[name]) for name in names}
+        return {name: job for name, job in jobs.items() if not job.done()}
 
     def _submit(self, task: Task) -> Job[int]:
-        job: Job[int] = self._executor.submit(CellJob(), task.config, task.folder)
+        job: Job[int] = self._executor.submit(self._job, task.config, task.folder)
         jobs = {**self._read_jobs(), task.folder.name: job.job_id}
         with write_atomically(self._jobs_file, "w") as file:
             file.write(json.dumps(jobs, indent=2) + "\n")

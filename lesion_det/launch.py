@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lesion_det.cell_job import TrainCell, train_cell
 from lesion_det.det_config import DetConfig
 from lesion_det.grid_progress import GridProgress
 
@@ -81,23 +81,8 @@ class Stopped(Exception):  # noqa: N818
         self.exit_code = exit_code
 
 
-TrainCell = Callable[[DetConfig, Path], int]
-"""Trains one cell in its folder, resuming what is there; returns 0, or 128 + a signal."""
-
 Launch = Callable[[Sequence[Task], Callable[[str], None]], Generator[Ending, None, None]]
 """Trains cells, says when one starts, and yields how each one ended; may raise ``Stopped``."""
-
-
-def train_cell(config: DetConfig, folder: Path) -> int:
-    """Train one cell in this process, print why where it fails, and return its exit code."""
-    from lesion_det.train_det import train
-
-    try:
-        return train(config, folder).exit_code
-    except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError) as error:
-        traceback.print_exc()
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        return 1
 
 
 class LocalLauncher:

@@ -1,20 +1,21 @@
 """A comparison keeps what finished, continues what did not, and refuses what is not comparable."""
 
 import csv
+import fcntl
 import json
+import re
 import shutil
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lesion_det.cells import CellKey, read_cell
+from lesion_det.cells import CellKey, is_finished, read_cell
 from lesion_det.compare_inits import compare, main
 from lesion_det.comparison import Comparison
-from lesion_det.det_config import DetConfig
-from lesion_det.plan import Question, make_plan
+from lesion_det.launch import Ending, Stopped, Task
+from lesion_det.plan import Question, build_question, make_plan
 from tests.lesion_det.toy_comparison import (
     pretend_training,
     toy_config,
@@ -35,18 +36,27 @@ def question(tmp_path_factory: pytest.TempPathFactory) -> Question:
 class Trainer:
     """Counts the cells that it is asked to train; some of them end otherwise."""
 
-    def __init__(self, **endings: Callable[[], int]) -> None:
+    def __init__(self, **endings: Callable[[], str]) -> None:
         self.endings = endings
         self.trained: list[str] = []
 
-    def __call__(self, config: DetConfig, out: Path) -> int:
-        self.trained.append(out.name)
-        ending = self.endings.get(f"{config.init}_{config.seed}")
-        return ending() if ending else pretend_training(config, out)
+    def __call__(
+        self, tasks: Sequence[Task], say: Callable[[str], None]
+    ) -> Generator[Ending, None, None]:
+        for task in tasks:
+            self.trained.append(task.folder.name)
+            ending = self.endings.get(f"{task.key.arm}_{task.key.seed}")
+            if not ending:
+                pretend_training(task.config, task.folder)
+            yield Ending(task.key, ending() if ending else "")
 
 
-def explode() -> int:
-    raise FloatingPointError("iteration 7: loss not finite\nsecond line")
+def explode() -> str:
+    return "iteration 7: loss not finite"
+
+
+def be_stopped() -> str:
+    raise Stopped("stopped", 143)
 
 
 def quiet(_: str) -> None:
@@ -61,7 +71,7 @@ def result(out: Path) -> Comparison:
 def finished_once(question: Question, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished")
     trainer = Trainer()
-    assert compare(question, out, train_cell=trainer, say=quiet) == (0, {})
+    assert compare(question, out, trainer, say=quiet) == (0, {})
     assert trainer.trained == ["random-seed0", "ubr-seed0", "random-seed1", "ubr-seed1"]
     return out
 
@@ -78,19 +88,19 @@ def test_same_command_keeps_finished_cells_and_writes_the_same_report(
     names = ("report.html", "comparison.json", "cells.csv", "table.md")
     before = {name: (finished / name).read_bytes() for name in names}
     again = Trainer()
-    assert compare(question, finished, train_cell=again, say=quiet) == (0, {})
+    assert compare(question, finished, again, say=quiet) == (0, {})
     assert again.trained == []
     assert {name: (finished / name).read_bytes() for name in names} == before
 
 
 def test_killed_comparison_goes_on_where_it_stopped(question: Question, tmp_path: Path) -> None:
     one_seed = replace(question, seeds=(0,))
-    stopped = Trainer(ubr_0=lambda: 128 + signal.SIGTERM)
-    code, _ = compare(one_seed, tmp_path, train_cell=stopped, say=quiet)
+    stopped = Trainer(ubr_0=be_stopped)
+    code, _ = compare(one_seed, tmp_path, stopped, say=quiet)
     assert code == 143
     assert stopped.trained == ["random-seed0", "ubr-seed0"]
     resumed = Trainer()
-    assert compare(one_seed, tmp_path, train_cell=resumed, say=quiet)[0] == 0
+    assert compare(one_seed, tmp_path, resumed, say=quiet)[0] == 0
     assert resumed.trained == ["ubr-seed0"]
 
 
@@ -99,14 +109,13 @@ def test_E08_failed_cell_is_shown_with_its_reason_and_left_out_of_averages(
 ) -> None:
     for name in ("random-seed0", "ubr-seed0"):
         shutil.rmtree(finished / "cells" / name)
-    lines: list[str] = []
     failing = Trainer(random_0=explode)
-    code, _ = compare(question, finished, train_cell=failing, say=lines.append)
+    code, _ = compare(question, finished, failing, say=quiet)
     assert code == 1
     assert failing.trained == ["random-seed0", "ubr-seed0"]  # the rest went on
-    assert any("failed: iteration 7: loss not finite second line" in line for line in lines)
     comparison = result(finished)
     random, ubr = comparison.arms
+    assert random.cells[0].reason == "iteration 7: loss not finite"
     assert [cell.status for cell in random.cells] == ["failed", "finished"]
     assert [cell.seed for cell in random.finished] == [1]
     assert random.spreads["top-5 recall"].sd is None
@@ -128,7 +137,7 @@ def test_E08_failed_cell_is_shown_with_its_reason_and_left_out_of_averages(
     assert 0 <= float(rows[3]["top-5 recall"]) <= 1
 
     retried = Trainer()
-    assert compare(question, finished, train_cell=retried, say=quiet)[0] == 0
+    assert compare(question, finished, retried, say=quiet)[0] == 0
     assert retried.trained == ["random-seed0"]
 
 
@@ -137,20 +146,20 @@ def test_E07_other_settings_are_refused_in_the_same_folder(
 ) -> None:
     longer = question.common.model_copy(update={"iterations": 80})
     with pytest.raises(RunFolderRefused, match="iterations: 40 -> 80"):
-        compare(replace(question, common=longer), finished, train_cell=Trainer(), say=quiet)
+        compare(replace(question, common=longer), finished, Trainer(), say=quiet)
 
 
 def test_seed_added_later_trains_only_the_new_cells(question: Question, finished: Path) -> None:
     more = Trainer()
     asked = replace(question, inits=("random",), seeds=(0, 1, 2))
-    compare(asked, finished, train_cell=more, say=quiet)
+    compare(asked, finished, more, say=quiet)
     assert more.trained == ["random-seed2"]
 
 
 def test_arm_without_weights_is_not_run_and_named(question: Question, tmp_path: Path) -> None:
     common = question.common.model_copy(update={"ubr": None})
     asked = replace(question, common=common, inits=("random", "ubr", "ubr+imagenet"), seeds=(0,))
-    code, not_run = compare(asked, tmp_path, train_cell=Trainer(), say=quiet)
+    code, not_run = compare(asked, tmp_path, Trainer(), say=quiet)
     assert code == 0
     assert not_run == {
         "ubr": "--ubr FILE was not given",
@@ -196,7 +205,7 @@ def test_cell_that_was_trained_from_another_start_does_not_count(
     manifest = json.loads((cell / "run.json").read_text("utf-8"))
     manifest["audit"]["head_sha256"] = "0" * 64
     (cell / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert compare(question, finished, train_cell=Trainer(), say=quiet)[0] == 1
+    assert compare(question, finished, Trainer(), say=quiet)[0] == 1
     failed = result(finished).faults[0]
     assert failed.name == "ubr-seed0"
     assert "another head_sha256" in failed.reason
@@ -224,24 +233,94 @@ def flags(question: Question, out: Path) -> list[str]:
     ]
 
 
-def test_dry_run_prints_audit_and_cells_and_writes_nothing(
-    question: Question, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_fractions_fall_and_external_trunks_are_arms(question: Question) -> None:
+    asked = build_question(
+        question.common,
+        ("random", "mine"),
+        (1, 0, 1),
+        (0.05, 1.0, 0.25, 1.0),
+        externals=("mine=a.pth", "theirs=b.pth"),
+        title="title",
+    )
+    assert asked.inits == ("random", "mine", "theirs")
+    assert asked.seeds == (1, 0)
+    assert asked.fractions == (1.0, 0.25, 0.05)
+    assert [key.name for key in asked.keys[:4]] == [
+        "random-seed1",
+        "mine-seed1",
+        "theirs-seed1",
+        "random-seed0",
+    ]
+    assert asked.keys[-1].name == "theirs-seed0-labels5"
+    config = asked.cell_config(CellKey("theirs", 1))
+    assert (config.init, config.external) == ("external", Path("b.pth"))
+    assert asked.cell_config(CellKey("random", 1)).external is None
+
+
+def test_cells_of_smaller_fractions_follow_and_all_share_one_cache(
+    question: Question, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    asked = [*flags(question, out), "--inits", "random", "ubr", "--seeds", "0", "--dry-run"]
-    assert main(asked) == 0
-    printed = capsys.readouterr().out
-    assert "equal    random head, seed 0: " in printed
-    assert "would train ubr, seed 0" in printed
-    assert not out.exists()
+    class Watch(Trainer):
+        def __call__(
+            self, tasks: Sequence[Task], say: Callable[[str], None]
+        ) -> Generator[Ending, None, None]:
+            assert {task.config.cache for task in tasks} == {tmp_path / "out" / "inputs"}
+            assert (tmp_path / "out" / "inputs").is_dir()  # before the first cell
+            yield from super().__call__(tasks, say)
+
+    asked = replace(question, seeds=(0,), fractions=(1.0, 0.5))
+    watch = Watch()
+    assert compare(asked, tmp_path / "out", watch, say=quiet)[0] == 0
+    assert watch.trained == [
+        "random-seed0",
+        "ubr-seed0",
+        "random-seed0-labels50",
+        "ubr-seed0-labels50",
+    ]
+    given = question.common.model_copy(update={"cache": tmp_path / "elsewhere"})
+    plan = make_plan(replace(question, common=given), quiet)
+    caches = {config.cache for config in plan.cached_configs(tmp_path).values()}
+    assert caches == {tmp_path / "elsewhere"}
+
+
+def test_report_is_written_now_and_then_while_cells_run(
+    question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+
+    def write(_question, plan, out, _failures, _chapter):
+        written.append([key.name for key in plan.configs if is_finished(out / "cells" / key.name)])
+        return Comparison.model_construct(arms=())
+
+    monkeypatch.setattr("lesion_det.gathering.write_comparison", write)
+    monkeypatch.setattr("lesion_det.report.markdown_table", lambda _: "")
+    compare(replace(question, seeds=(0,)), tmp_path / "a", Trainer(), say=quiet)
+    assert written == [["random-seed0", "ubr-seed0"]]  # at the end
+    monkeypatch.setattr("lesion_det.compare_inits.REPORT_EVERY_S", 0.0)
+    compare(replace(question, seeds=(0,)), tmp_path / "b", Trainer(), say=quiet)
+    assert written[1:] == [["random-seed0"], ["random-seed0", "ubr-seed0"]] or written[1:] == [
+        ["random-seed0"],
+        ["random-seed0", "ubr-seed0"],
+        ["random-seed0", "ubr-seed0"],
+    ]
+
+
+def test_flags_of_one_cell_are_not_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    offered = re.findall(r"^  (--[\w.-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert not {"--init", "--seed", "--label_fraction"} & set(offered)
+    assert {"--inits", "--seeds", "--label-fractions", "--external", "--workers"} <= set(offered)
+    assert offered.count("--external") == 1
 
 
 def test_flag_of_a_field_may_be_spelled_with_dashes(
     question: Question, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [*flags(question, tmp_path), "--imagenet-weights", "absent.pth", "--dry-run"]
-    assert main([*asked, "--inits", "random", "imagenet", "--seeds=0"]) == 0
-    assert "not run: imagenet: absent.pth: no such file" in capsys.readouterr().out
+    asked = [*flags(question, tmp_path), "--imagenet-weights", "absent.pth"]
+    with pytest.raises(SystemExit):  # read, and then found absent
+        main([*asked, "--inits", "imagenet", "--seeds=0"])
+    assert "no arm can be run: imagenet: absent.pth: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -249,6 +328,18 @@ def test_flag_of_a_field_may_be_spelled_with_dashes(
     [
         (["--init", "ubr"], "--init: every cell has its own; use --inits"),
         (["--seed=4"], "--seed: every cell has its own; use --seeds"),
+        (["--label-fraction", "0.1"], "--label_fraction: every cell has its own; use --label-frac"),
+        (["--label-fractions", "1", "0"], "--label-fractions 0: must be > 0 and <= 1"),
+        (["--external", "vgg.pth"], "--external vgg.pth: expected NAME=FILE"),
+        (["--external", "a/b=vgg.pth"], "--external a/b=vgg.pth: expected NAME=FILE"),
+        (["--external", "UBR=vgg.pth"], "UBR is the name of another arm"),
+        (["--external", "x=a.pth", "--external", "x=b.pth"], "x is the name of another arm"),
+        (["--inits", "external"], "--inits external: not one of random, ubr"),
+        (["--jobs", "0"], "--jobs 0: auto, or a whole number above 0"),
+        (["--no-wait"], "--no-wait: only jobs of --slurm go on without this command"),
+        (["--slurm", "time=2:00:00"], "--slurm time=2:00:00: minutes, a whole number above 0"),
+        (["--slurm", "partition="], "--slurm partition=: expected KEY=VALUE"),
+        (["--slurm", "partition=gpu"], "--slurm: Could not detect"),
         (["--inits", "resnet"], "--inits resnet: not one of random, ubr"),
         (["--seeds", "-1"], "--seeds -1: must be >= 0"),
         (["--scores", "nowhere"], "--scores nowhere: no scores.json there"),
@@ -271,15 +362,28 @@ def test_wrong_flag_is_one_line_and_exit_2(
     assert error.count("\n") == 1
 
 
-def test_real_trainings_start_from_what_was_audited(question: Question, tmp_path: Path) -> None:
+def test_real_training_starts_from_what_was_audited_and_a_folder_in_use_is_a_failed_cell(
+    question: Question,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     out = tmp_path / "out"
-    short = [*flags(question, out), "--iterations", "2", "--batch", "1"]
-    assert main([*short, "--inits", "random", "ubr", "--seeds", "0"]) == 0
-    comparison = result(out)
-    assert [len(arm.finished) for arm in comparison.arms] == [1, 1]
-    assert all(arm.weights for arm in comparison.arms)
-    trunks = [arm.finished[0].audit["trunk_sha256"] for arm in comparison.arms]
-    assert trunks[0] != trunks[1]
+    short = [*flags(question, out), "--iterations", "2", "--batch", "1", "--jobs", "2"]
+    short += ["--inits", "random", "ubr", "--seeds", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("lesion_det.launch.local_launcher", lambda *_: Trainer(random_0=be_stopped))
+        assert main(short) == 143
+    held = out / "cells" / "random-seed0"
+    held.mkdir(parents=True)
+    with (held / ".lock").open("w") as lock:
+        lock.write("pid 77")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(short) == 1
+    random, ubr = result(out).arms
+    assert "held by a live run (pid 77)" in random.cells[0].reason
+    assert len(ubr.finished) == 1  # which it is only if it started as the plan had hashed it
+    assert ubr.weights
 
 
 @pytest.mark.parametrize(("asked", "code"), [([], 0), (["--inits", "random", "imagenet"], 1)])
