@@ -136,6 +136,9 @@ def test_hostile_texts_reach_neither_terminal_nor_page(
     assert max(map(len, page.splitlines())) < 600
 
 
+KEYS = ["id", "image_id", "category_id", "file_name", "width", "height", "name", "bbox", "area"]
+KEYS += ["iscrowd", "segmentation", "lesion_type"]
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -151,7 +154,7 @@ JSON = st.recursive(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_any_value_anywhere_is_counted_or_harmless(
@@ -164,8 +167,7 @@ def test_any_value_anywhere_is_counted_or_harmless(
         if data.draw(st.booleans()) or not isinstance(entries[index], dict):
             entries[index] = data.draw(JSON)
         else:
-            key = data.draw(st.sampled_from(sorted(map(str, entries[index]))))
-            entries[index][key] = data.draw(JSON)
+            entries[index][data.draw(st.sampled_from(KEYS))] = data.draw(JSON)
     files["val"]["info"] = data.draw(JSON)
     found = audit_coco(written(files, tmp_path), table)
     write_audit(tmp_path / "audit", found)
@@ -203,7 +205,7 @@ def test_kinds_say_what_and_what_to_do_and_group_errors_first():
     assert list(by_code([])) == []
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(value=JSON)
 def test_any_value_is_shown_on_one_short_printable_line(value: object):
     text = shown(value)
