@@ -235,8 +235,10 @@ def smallest_difference(
         return 0.0
     middles = (np.arange(1000) + 0.5) / 1000
     freedom = max(num_seeds - 1, 1)
-    found = seed_error * np.sqrt(chi2.ppf(middles, freedom) / freedom)  # one draw of seeds each
-    widths = np.array([half_width(alpha, s, num_seeds, patient_error, num_patients) for s in found])
+    of_seeds = half_width(alpha, seed_error, num_seeds, 0.0, num_patients)
+    of_patients = half_width(alpha, 0.0, num_seeds, patient_error, num_patients)
+    # One half width for each of 1,000 equally likely spreads of the seeds.
+    widths = np.hypot(of_seeds * np.sqrt(chi2.ppf(middles, freedom) / freedom), of_patients)
 
     def lack(true: float) -> float:
         tails = norm.sf((widths - true) / error) + norm.cdf((-widths - true) / error)

@@ -28,6 +28,8 @@ install_import_hook(
         "lesion_det.overlap",
         "lesion_det.topk_recall",
         "lesion_det.froc",
+        "lesion_det.significance",
+        "lesion_det.simulated_arms",
         "lesion_det.layer_similarity",
         "lesion_det.lesion_groups",
         "lesion_det.coco_ap",

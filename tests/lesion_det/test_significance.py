@@ -1,4 +1,4 @@
-"""The bootstrap against scipy, its laws, and the cases in which there is nothing to resample."""
+"""The test against brute force and closed forms, its laws, and its errors on equal arms."""
 
 import math
 
@@ -6,17 +6,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import t, ttest_1samp, ttest_rel
 
+from lesion_det.claims import judge_claims
+from lesion_det.power import Assumptions
 from lesion_det.significance import (
+    ALPHA,
+    SMALLEST_P,
     ArmHits,
     PairDifference,
     all_pairs,
+    correct,
+    draw_patients,
+    half_width,
     holm,
-    judge_claims,
     pair_difference,
     pooled_recall,
 )
+from lesion_det.simulated_arms import simulate_arms
 
 
 def arm(hits, patients=None, seeds=None) -> ArmHits:
@@ -25,17 +32,91 @@ def arm(hits, patients=None, seeds=None) -> ArmHits:
     return ArmHits(tuple(seeds or range(len(table))), table, numbers.astype(np.int64))
 
 
-def test_one_seed_one_lesion_a_patient_is_scipys_percentile_bootstrap() -> None:
+def compare(a: ArmHits, b: ArmHits, seed: int = 0) -> PairDifference:
+    draws = draw_patients(a.patient_index, np.random.default_rng(seed))
+    return pair_difference("a", a, "b", b, draws)
+
+
+def test_one_seed_one_lesion_a_patient_is_the_paired_t_test() -> None:
     draw = np.random.default_rng(3)
     a, b = draw.random(120) < 0.7, draw.random(120) < 0.55
-    ours = pair_difference("a", arm(a), "b", arm(b), np.random.default_rng(0))
-    theirs = bootstrap(
-        (a.astype(float) - b.astype(float),), np.mean, method="percentile", rng=1
-    ).confidence_interval
+    ours, theirs = compare(arm(a), arm(b)), ttest_rel(a.astype(float), b.astype(float))
+    low, high = theirs.confidence_interval(1 - ALPHA)
     assert ours.value == pytest.approx(a.mean() - b.mean())
-    # Multiples of 1/120; two draws of 9999 samples may differ by one step.
-    assert ours.low == pytest.approx(theirs.low, abs=0.0085)
-    assert ours.high == pytest.approx(theirs.high, abs=0.0085)
+    # A standard deviation from 9999 draws is known to 1 %.
+    assert ours.patient_error == pytest.approx(ours.value / theirs.statistic, rel=0.03)
+    assert (ours.low, ours.high) == (pytest.approx(low, abs=0.004), pytest.approx(high, abs=0.004))
+    assert ours.p == pytest.approx(theirs.pvalue, rel=0.25)
+    assert ours.seed_error is None
+
+
+def test_seeds_alone_are_the_t_test_of_their_differences() -> None:
+    # Every lesion of a seed fares alike, so patients add nothing.
+    rows = np.array([[1], [1], [0], [1]]) * np.ones(40, int)
+    ours = compare(arm(rows), arm(np.zeros((4, 40))))
+    theirs = ttest_1samp([1, 1, 0, 1], 0)
+    assert ours.patient_error == 0
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval(1 - ALPHA)))
+
+
+def test_errors_equal_a_bootstrap_written_out_in_loops() -> None:
+    draw = np.random.default_rng(11)
+    patients = draw.integers(0, 6, 25)
+    a, b = arm(draw.random((3, 25)) < 0.6, patients), arm(draw.random((3, 25)) < 0.4, patients)
+    draws = draw_patients(a.patient_index, np.random.default_rng(0), num_samples=60)
+    ours = pair_difference("a", a, "b", b, draws)
+    names = sorted(set(patients.tolist()))
+    replicates = []
+    for times in draws.times:
+        row = []
+        for s in range(3):
+            lesions, total = 0, 0
+            for patient, count in zip(names, times, strict=True):
+                for i in range(25):
+                    if patients[i] == patient:
+                        lesions += int(count)
+                        total += int(count) * (int(a.hits[s, i]) - int(b.hits[s, i]))
+            row.append(total / lesions)
+        replicates.append(row)
+    sigma = np.cov(np.array(replicates), rowvar=False) * len(names) / (len(names) - 1)
+    common = np.mean([sigma[s, u] for s in range(3) for u in range(3) if s != u])
+    of_seed = np.array([np.mean(a.hits[s]) - np.mean(b.hits[s]) for s in range(3)])
+    assert ours.patient_error == pytest.approx(math.sqrt(max(common, 0)))
+    assert ours.seed_error == pytest.approx(np.std(of_seed, ddof=1) / math.sqrt(3))
+    reach = math.sqrt(
+        (t.ppf(0.975, 2) * ours.seed_error) ** 2 + (t.ppf(0.975, 5) * ours.patient_error) ** 2
+    )
+    assert (ours.high - ours.low) / 2 == pytest.approx(reach)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 4))
+def test_interval_touches_0_at_the_level_p_and_excludes_it_where_p_is_below_alpha(
+    seed: int, num_seeds: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    patients = draw.integers(0, 12, 40)
+    rate = draw.uniform(0.2, 0.9, 2)
+    a, b = (arm(draw.random((num_seeds, 40)) < r, patients) for r in rate)
+    draws = draw_patients(a.patient_index, draw, num_samples=200)
+    ours = pair_difference("a", a, "b", b, draws)
+    assert (ours.p < ALPHA) == (ours.low > 0 or ours.high < 0)
+    if SMALLEST_P < ours.p < 1:
+        args = (ours.seed_error, num_seeds, ours.patient_error, len(set(patients.tolist())))
+        assert half_width(ours.p, *args) == pytest.approx(abs(ours.value), rel=1e-4)
+
+
+def test_relabelled_and_reordered_patients_change_nothing_but_the_draw() -> None:
+    draw = np.random.default_rng(8)
+    patients = draw.integers(0, 30, 200)
+    hits = [draw.random((3, 200)) < rate for rate in (0.7, 0.6)]
+    plain = compare(*(arm(h, patients) for h in hits))
+    renamed = compare(*(arm(h, 1000 + 7 * patients) for h in hits))
+    order = draw.permutation(200)
+    shuffled = compare(*(arm(h[:, order], patients[order]) for h in hits))
+    assert renamed == plain
+    for name in ("value", "low", "high", "p", "seed_error", "patient_error", "per_seed"):
+        assert getattr(shuffled, name) == pytest.approx(getattr(plain, name)), name
 
 
 def test_clusters_widen_the_interval() -> None:
@@ -56,15 +137,14 @@ def test_spread_over_seeds_is_in_the_interval() -> None:
 def test_swapped_arms_give_the_mirrored_interval() -> None:
     draw = np.random.default_rng(2)
     a, b = arm(draw.random((3, 50)) < 0.6), arm(draw.random((3, 50)) < 0.5)
-    forth = pair_difference("a", a, "b", b, np.random.default_rng(7))
-    back = pair_difference("b", b, "a", a, np.random.default_rng(7))
-    assert (forth.value, forth.p) == (pytest.approx(-back.value), back.p)
+    forth, back = compare(a, b), compare(b, a)
+    assert (forth.value, forth.p) == (pytest.approx(-back.value), pytest.approx(back.p))
     assert (forth.low, forth.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
 
 
 def test_E09_arm_against_itself_has_no_nan() -> None:
     same = arm(np.random.default_rng(0).random((3, 40)) < 0.5)
-    result = pair_difference("a", same, "b", same, np.random.default_rng(0))
+    result = compare(same, same)
     assert (result.value, result.low, result.high, result.p) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -75,7 +155,7 @@ def test_E09_recall_of_one_everywhere_has_a_width_of_zero() -> None:
 
 def test_E06_one_patient_leaves_the_interval_undefined() -> None:
     a, b = arm([[1, 1, 0]], [4, 4, 4]), arm([[0, 1, 0]], [4, 4, 4])
-    result = pair_difference("a", a, "b", b, np.random.default_rng(0))
+    result = compare(a, b)
     assert result.value == pytest.approx(1 / 3)
     assert (result.low, result.high, result.p) == (None, None, None)
     assert "one patient" in result.note
@@ -84,10 +164,10 @@ def test_E06_one_patient_leaves_the_interval_undefined() -> None:
 def test_E08_only_seeds_that_both_arms_finished_are_compared() -> None:
     a = arm([[1, 1], [0, 0], [1, 0]], seeds=(0, 1, 2))
     b = arm([[0, 0], [1, 1]], seeds=(2, 0))
-    result = pair_difference("a", a, "b", b, np.random.default_rng(0))
+    result = compare(a, b)
     assert result.seeds == (0, 2)
     assert result.per_seed == (0.0, 0.5)  # seed 0: 1 - 1, seed 2: 0.5 - 0
-    nothing = pair_difference("a", arm([[1, 1]], seeds=(5,)), "b", b, np.random.default_rng(0))
+    nothing = compare(arm([[1, 1]], seeds=(5,)), b)
     assert (nothing.value, nothing.note) == (None, "no seed in common")
 
 
@@ -97,7 +177,25 @@ def test_no_lesions_is_undefined() -> None:
 
 def test_arms_judged_on_other_lesions_are_refused() -> None:
     with pytest.raises(ValueError, match="same lesions"):
-        pair_difference("a", arm([1, 0]), "b", arm([1, 0, 1]), np.random.default_rng(0))
+        compare(arm([1, 0]), arm([1, 0, 1]))
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+@pytest.mark.parametrize("seed_sd", [0.0, 0.03])
+def test_equal_arms_differ_in_at_most_one_of_twenty_comparisons(
+    num_seeds: int, seed_sd: float
+) -> None:
+    rng, cohort = np.random.default_rng(num_seeds), [1, 2, 3, 8] * 15
+    assumptions = Assumptions(seed_sd=seed_sd)
+    place = np.repeat(np.arange(len(cohort)), cohort)
+    draws = draw_patients(place, rng, num_samples=400)
+    found, rounds = 0, 300
+    for _ in range(rounds):
+        a, b = simulate_arms(num_seeds, cohort, assumptions, rng)
+        found += pair_difference("a", a, "b", b, draws).p < ALPHA
+    assert found <= ALPHA * rounds + 3 * math.sqrt(ALPHA * rounds)  # three standard errors
+    if seed_sd > 0:
+        assert found >= 3  # no more cautious than needed where trainings differ by luck
 
 
 @given(st.lists(st.none() | st.floats(0, 1), max_size=6))
@@ -143,6 +241,18 @@ def test_verdict_follows_from_sign_p_and_number_of_seeds(judged, verdict) -> Non
     assert (claim.better, claim.worse, claim.verdict) == ("ubr", "random", verdict)
 
 
+def test_reason_gives_interval_and_both_p_from_the_side_of_the_claim() -> None:
+    numbers = {"low": -0.051, "high": -0.009, "p": 0.02, "p_holm": 0.06, "family": 6}
+    told = pair("random", "ubr", -0.03, 0.02).model_copy(update=numbers)
+    (claim,) = judge_claims([told], when=" at iteration 2,500")
+    assert claim.claim == "a UBR trunk is better than a random one at iteration 2,500"
+    assert claim.difference == 0.03
+    assert claim.reason == (
+        "95 % interval +0.9 to +5.1, p = 0.02, Holm-corrected 0.06, 3 seeds; "
+        "below 0.05 only without the correction"
+    )
+
+
 def test_claims_without_both_arms_are_not_judged() -> None:
     assert judge_claims([pair("ubr+imagenet", "random", 0.2, 0.001)]) == []
 
@@ -150,12 +260,13 @@ def test_claims_without_both_arms_are_not_judged() -> None:
 def test_all_pairs_of_four_arms_are_six_with_corrected_p() -> None:
     draw = np.random.default_rng(0)
     arms = {
-        name: arm(draw.random((3, 60)) < rate)
+        name: arm(draw.random((5, 400)) < rate)
         for name, rate in [("random", 0.2), ("ubr", 0.5), ("imagenet", 0.7), ("ubr+imagenet", 0.7)]
     }
-    pairs = all_pairs(arms, np.random.default_rng(0))
+    draws = draw_patients(arms["ubr"].patient_index, np.random.default_rng(0))
+    pairs = correct(all_pairs(arms, draws))
     assert len(pairs) == math.comb(4, 2)
-    assert all(p.p_holm >= p.p for p in pairs)
+    assert all(p.p_holm >= p.p and p.family == 6 for p in pairs)
     verdicts = {claim.better: claim.verdict for claim in judge_claims(pairs)}
     assert verdicts["ubr"] == "supported"
     assert verdicts["ubr+imagenet"] == "not resolved"
