@@ -24,8 +24,9 @@ with 95 % interval d +- half_width(0.05), and p the alpha at which the interval 
 errors of the first kind are at most alpha however the two sources share the variance.
 
 Deviation: seeds are not resampled. Percentiles of a bootstrap that draws 3 seeds out of 3 see
-neither the lost degree of freedom nor the tails of t: with trainings that differ by 2 points they
-found a difference between equal arms in 21 % of simulated comparisons instead of 5 % (RESULTS.md).
+neither the lost degree of freedom nor the tails of t: where the recall of trainings has a standard
+deviation of 2 points, they told equal arms apart in 16 % of the simulated comparisons instead of
+5 % (3 %: this test; ``benchmarks/significance.py``).
 
 Shapes:
     S: seeds; L: lesions; P: patients; B: bootstrap samples.
