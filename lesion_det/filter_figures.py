@@ -52,14 +52,19 @@ def draw_drift(rows: Sequence[LayerDrift]) -> str:
             for axis, (name, of_step) in zip(line, shown.items(), strict=False):
                 _draw_measure(axis, of_step, measure)
                 axis.set_title(name, loc="left", fontsize=9)
-                span = max(values) - min(values) if values else 1.0
-                edge = 0.05 * span or 0.01
-                if values:
+                if values:  # at least a hundredth is shown, so that nothing is made of nothing
+                    edge = max(0.05 * (max(values) - min(values)), 0.005)
                     axis.set_ylim(min(values) - edge, max(values) + edge)
             line[0].set_ylabel(words)
-        for axis in axes[0, : len(shown)]:
-            axis.legend(loc="lower left", fontsize=8)
+        if shown:
+            figure.legend(*_lines(axes[0]), loc="outside lower center", ncols=4, fontsize=8)
         return to_svg(figure, "drift")
+
+
+def _lines(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """Return lines and names of the columns."""
+    pairs = [axis.get_legend_handles_labels() for axis in axes]
+    return [line for lines, _ in pairs for line in lines], [name for _, n in pairs for name in n]
 
 
 def _draw_measure(axis: Any, rows: Sequence[LayerDrift], measure: str) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lesion_det import filter_drift
 from lesion_det.cells import CellKey
 from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser, InputConfig
+from lesion_det.detector import state_sha256
 from lesion_det.filter_drift import (
     ArmDrift,
     Stage,
@@ -24,15 +25,22 @@ from lesion_det.filter_drift import (
 )
 from lesion_det.filter_figures import draw_drift, draw_first_filters, filter_grid
 from lesion_det.ground_truth import GroundTruth, read_ground_truth
+from lesion_det.inference import read_detector
 from lesion_det.initialization import make_start
 from lesion_det.layer_similarity import filter_cosine, linear_cka, relative_l2
 from lesion_det.train_det import train
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
-from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
+from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, write_backbone
 from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.network_input import normalise
-from ubr_pretrain.regressor import Regressor, regressor_state
+from ubr_pretrain.regressor import (
+    Regressor,
+    read_regressor,
+    regressor_backbone,
+    regressor_state,
+)
+from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.trunk import Trunk, torchvision_names
 from ubr_pretrain.ubr_config import UbrConfig
 
@@ -185,7 +193,7 @@ def truth(toy: ToyDeepLesion) -> GroundTruth:
 
 
 class Grid:
-    """Four arms and a control, one step each, their regressors and ImageNet's file on disk."""
+    """One step of every arm; the regressors and ImageNet's file that they start from."""
 
     def __init__(self, toy: ToyDeepLesion, folder: Path) -> None:
         self.cells = folder / "cells"
@@ -215,9 +223,14 @@ class Grid:
             "imagenet": {"imagenet_weights": self.imagenet},
             "ubr+imagenet": {"ubr": self.ubr_imagenet},
             "ubr-stats": {"ubr": self.ubr},
+            "others": {
+                "init": "external",
+                "external": self.imagenet,
+                "external_input": "imagenet",
+            },
         }
         self.configs = {
-            CellKey(arm, seed): self.config(toy, init=arm, seed=seed, **own)
+            CellKey(arm, seed): self.config(toy, **{"init": arm, "seed": seed} | own)
             for seed in (0, 1)
             for arm, own in files.items()
         }
@@ -261,6 +274,36 @@ def drifts(grid: Grid, truth: GroundTruth) -> dict[str, ArmDrift]:
     return {drift.arm: drift for drift in found}
 
 
+class TestTheirRuns:
+    def test_every_run_records_that_it_started_from_what_its_file_holds(self, grid: Grid) -> None:
+        names = torchvision_names("vgg16")
+        theirs = torch.load(grid.imagenet, weights_only=True)
+        imagenet = {ours: theirs[name] for ours, name in names.items()}
+        wanted = {
+            "imagenet": imagenet,
+            "others": imagenet,
+            "ubr": regressor_backbone(read_regressor(grid.ubr)).trunk.state_dict(),
+            "ubr+imagenet": read_backbone(grid.ubr_imagenet).trunk.state_dict(),
+        }
+        for arm, tensors in wanted.items():
+            run = grid.cells / f"{arm}-seed0"
+            audit = RunFolder(run).read_manifest()["audit"]
+            assert audit["trunk_sha256"] == state_sha256(tensors), arm
+            assert (run / "weights.csv").read_text("utf-8").count(",True\n") == 26
+
+    def test_all_arms_share_data_and_head(self, grid: Grid) -> None:
+        audits = [RunFolder(grid.cells / key.name).read_manifest()["audit"] for key in grid.first]
+        assert len({audit["order_sha256"] for audit in audits}) == 1
+        assert len({audit["head_sha256"] for audit in audits}) == 1
+
+    def test_a_detector_from_a_trunk_of_others_says_so(self, grid: Grid) -> None:
+        run = grid.cells / "others-seed0"
+        trained = read_detector(run / "checkpoints" / "last.safetensors")
+        assert (trained.arm, trained.provenance.init) == ("external", "external")
+        assert trained.detector.input_spec == IMAGENET_INPUT
+        assert ",vgg16.pth (torchvision layout),8x3x3x3," in (run / "weights.csv").read_text()
+
+
 class TestArms:
     def test_every_arm_has_its_steps(self, drifts: dict[str, ArmDrift]) -> None:
         detection = ["start -> detector"]
@@ -271,6 +314,7 @@ class TestArms:
             "imagenet": detection,
             "ubr+imagenet": ["imagenet -> ubr", "imagenet -> detector", *detection],
             "ubr-stats": detection,
+            "others": detection,
         }
         assert all(len(d.layers) == 13 * len(steps[arm]) for arm, d in drifts.items())
         assert all(drift.unknown == "" for drift in drifts.values())
