@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesion_det.boxes import Frame, clip_boxes, flip_boxes, require_trainable
+from lesion_det.det_config import InputConfig
 from lesion_det.overlap import box_iou
+from lesion_det.slices import body_frame
 
 
 @st.composite
@@ -88,3 +90,43 @@ def test_a_box_that_would_poison_the_losses_is_named(box: list[float], rule: str
 
 def test_boxes_on_the_very_edge_are_accepted() -> None:
     require_trainable(np.array([[0.0, 0, 64, 48]]), 64, 48, "edge")
+
+
+@settings(max_examples=200)
+@given(
+    height=st.integers(32, 1024),
+    width=st.integers(32, 1024),
+    spacing_yx=st.tuples(st.floats(0.2, 1.5), st.floats(0.2, 1.5)),
+    body=st.tuples(*[st.floats(0, 1)] * 4),
+    lesion=st.tuples(*[st.floats(0, 1)] * 4),
+    config=st.sampled_from(
+        [
+            InputConfig(),
+            InputConfig(max_px=160),
+            InputConfig(pixel_mm=None),
+            InputConfig(clip_border=False, max_px=None),
+        ]
+    ),
+)
+def test_a_box_in_the_input_comes_back_to_the_png(
+    height: int,
+    width: int,
+    spacing_yx: tuple[float, float],
+    body: tuple[float, ...],
+    lesion: tuple[float, ...],
+    config: InputConfig,
+) -> None:
+    stack = np.full((3, height, width), -1000, np.float32)
+    rows, columns = (
+        sorted(int(b * height) for b in body[:2]),
+        sorted(int(b * width) for b in body[2:]),
+    )
+    stack[:, rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = 40
+    frame = body_frame(stack, spacing_yx, config)
+    box = np.array(
+        [[*sorted(v * width for v in lesion[:2]), *sorted(v * height for v in lesion[2:])]]
+    )
+    box = box[:, [0, 2, 1, 3]]
+    assert np.abs(frame.to_original(frame.to_input(box)) - box).max() < 1e-9
+    rounded = frame.to_input(box).astype(np.float32).astype(np.float64)  # a network's
+    assert np.abs(frame.to_original(rounded) - box).max() < 0.01

@@ -72,7 +72,7 @@ def test_the_paper_preset_is_the_defaults_with_the_key_slice_as_it_is_stored(
     paper = preset("paper", tmp_path)
     stored = InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=False)
     assert paper == DetConfig(coco=Path("coco"), input=stored)
-    assert not (paper.flip or paper.scale_jitter)
+    assert (paper.flip, paper.scale_jitter) == (False, 0.0)
     assert changed(paper, preset("staged", tmp_path)) == {"optimiser.schedule", "iterations"}
 
 

@@ -16,7 +16,6 @@ from lesion_det.det_config import InputConfig
 from lesion_det.ground_truth import GroundTruthRefused, ImageRecord, read_ground_truth
 from lesion_det.slices import (
     BORDER_MARGIN_PX,
-    body_frame,
     prepare_image,
     read_slice,
     read_stack,
@@ -269,46 +268,6 @@ class TestReadingsOfTheInput:
         outline = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(seen, outline, atol=1.0)
 
-    @settings(max_examples=200)
-    @given(
-        height=st.integers(32, 1024),
-        width=st.integers(32, 1024),
-        spacing_yx=st.tuples(st.floats(0.2, 1.5), st.floats(0.2, 1.5)),
-        body=st.tuples(*[st.floats(0, 1)] * 4),
-        lesion=st.tuples(*[st.floats(0, 1)] * 4),
-        config=st.sampled_from(
-            [
-                InputConfig(),
-                InputConfig(max_px=160),
-                InputConfig(pixel_mm=None),
-                InputConfig(clip_border=False, max_px=None),
-            ]
-        ),
-    )
-    def test_a_box_in_the_input_comes_back_to_the_png(
-        self,
-        height: int,
-        width: int,
-        spacing_yx: tuple[float, float],
-        body: tuple[float, ...],
-        lesion: tuple[float, ...],
-        config: InputConfig,
-    ) -> None:
-        stack = np.full((3, height, width), AIR_HU, np.float32)
-        rows, columns = (
-            sorted(int(b * height) for b in body[:2]),
-            sorted(int(b * width) for b in body[2:]),
-        )
-        stack[:, rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = 40
-        frame = body_frame(stack, spacing_yx, config)
-        box = np.array(
-            [[*sorted(v * width for v in lesion[:2]), *sorted(v * height for v in lesion[2:])]]
-        )
-        box = box[:, [0, 2, 1, 3]]
-        assert np.abs(frame.to_original(frame.to_input(box)) - box).max() < 1e-9
-        rounded = frame.to_input(box).astype(np.float32).astype(np.float64)  # a network's
-        assert np.abs(frame.to_original(rounded) - box).max() < 0.01
-
 
 class TestSliceInterval:
     @pytest.mark.parametrize("interval_mm", [math.nan, -5.0, 0.0, math.inf])
@@ -337,87 +296,3 @@ class TestSliceInterval:
             GroundTruthRefused, match=r"images\.0\.spacing_mm_zyx\.0: .*(greater than 0|finite)"
         ):
             read_ground_truth(path)
-
-
-def real_records(real_deeplesion: Path) -> list[ImageRecord]:
-    pandas = pytest.importorskip("pandas")
-    table = pandas.read_csv(real_deeplesion / "DL_info_with_pixels.csv")
-    records = []
-    for name, rows in table.groupby("File_name"):
-        boxes = [[float(v) - 1 for v in text.split(",")] for text in rows["Bounding_boxes"]]
-        spacing = [float(v) for v in rows["Spacing_mm_px_"].iloc[0].split(",")]
-        width, height = (int(v) for v in rows["Image_size"].iloc[0].split(","))
-        records.append(
-            dataclasses.replace(
-                toy_record(1, boxes),
-                file_name=f"{name[:-8]}/{name[-7:]}",
-                key_slice_index=int(rows["Key_slice_index"].iloc[0]),
-                spacing_mm_zyx=(spacing[2], spacing[1], spacing[0]),
-                height_px=height,
-                width_px=width,
-            )
-        )
-    return records
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    "config",
-    [
-        InputConfig(),
-        InputConfig(max_px=160),
-        InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=False),
-    ],
-    ids=["release", "small", "paper"],
-)
-def test_real_boxes_lie_inside_their_inputs_and_come_back(
-    real_deeplesion: Path, config: InputConfig
-) -> None:
-    records = real_records(real_deeplesion)
-    assert (len(records), sum(r.num_lesions for r in records)) == (50, 51)
-    exact, as_float32 = 0.0, 0.0
-    for record in records:
-        boxes = record.boxes_xyxy
-        prepared = prepare_image(real_deeplesion / "Images_png", record, config)
-        frame = prepared.frame
-        seen = frame.to_input(boxes)
-        assert seen.min() > 0
-        assert (seen[:, 2:] < [frame.width_px, frame.height_px]).all()
-        for x1, y1, x2, y2 in seen.round().astype(int):
-            assert prepared.hu[1, y1:y2, x1:x2].mean() > -400  # a lesion is not air
-        exact = max(exact, np.abs(frame.to_original(seen) - boxes).max())
-        rounded = seen.astype(np.float32).astype(np.float64)  # what a network's boxes hold
-        as_float32 = max(as_float32, np.abs(frame.to_original(rounded) - boxes).max())
-    print(f"\nback-projected, 51 lesions: {exact:.1e} px exact, {as_float32:.1e} px in float32")
-    assert exact < 1e-9
-    assert as_float32 < 1e-4
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("missing", [[], [70], [72], [69, 73], [70, 72], [68, 74]])
-@pytest.mark.parametrize("interval_mm", [2.0, 5.0, 12.0])
-def test_real_neighbours_are_interpolated_in_their_run_and_never_across_a_gap(
-    real_deeplesion: Path, tmp_path: Path, missing: list[int], interval_mm: float
-) -> None:
-    record = next(r for r in real_records(real_deeplesion) if "000062_01_01/071" in r.file_name)
-    folder = tmp_path / "000062_01_01"
-    folder.mkdir()
-    stored = {}
-    for path in sorted((real_deeplesion / "Images_png" / "000062_01_01").glob("*.png")):
-        if int(path.stem) not in missing:
-            (folder / path.name).symlink_to(path)
-            stored[int(path.stem)] = (
-                cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(float) - 32768
-            )
-    assert len(stored) == 29 - len(missing)
-    step_mm = record.spacing_mm_zyx[0]
-    stack = read_stack(tmp_path, record, InputConfig(interval_mm=interval_mm))
-    for channel, direction in enumerate((-1, 0, 1)):
-        # Walk from the key slice, file by file, until the distance is spent or the run ends.
-        at, left_mm = 71, interval_mm * abs(direction)
-        while left_mm >= step_mm and at + direction in stored:
-            at, left_mm = at + direction, left_mm - step_mm
-        wanted = stored[at]
-        if 0 < left_mm < step_mm and at + direction in stored:
-            wanted = wanted + left_mm / step_mm * (stored[at + direction] - wanted)
-        np.testing.assert_allclose(stack[channel], wanted, atol=1e-3)
