@@ -10,7 +10,7 @@ from typing import Any
 
 from converters.coco_audit import Audit
 from converters.defects import KINDS, Defect, by_code, effect, kind_rows
-from converters.file_audit import FileSummary
+from converters.file_summary import FileSummary
 from converters.printed_table import print_table
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
@@ -113,6 +113,9 @@ def _file_lines(file: FileSummary) -> list[str]:
         f"{file.num_annotations:,} annotations, {file.num_categories:,} categories; "
         f"{file.num_compared:,} annotations found in the table"
     ]
+    if file.area_patterns:
+        patterns = (f"{n:,} {pattern or 'unknown'}" for pattern, n in file.area_patterns.items())
+        lines.append(f"{ascii(file.name)[1:-1]}: wrong areas are {', '.join(patterns)}")
     for codes, count in file.readings.items():
         if codes and 2 * count > file.num_compared and file.median_px is not None:
             x, y, w, h = file.median_px

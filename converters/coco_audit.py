@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.defects import Defect
-from converters.file_audit import FileSummary, audit_file
+from converters.file_audit import audit_file
+from converters.file_summary import FileSummary
 from converters.foreign_coco import ForeignCoco, read_foreign_coco
 from converters.lesions import DeepLesionRefused
 from converters.official_table import BoxIndex, OfficialTable, read_official_table

@@ -6,10 +6,8 @@ that stands on another image is not also lost.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
 
 from converters.box_reading import rounded_convention, settled
 from converters.defects import Defect, shown
@@ -20,6 +18,7 @@ from converters.entry_checks import (
     check_images,
     stated_type,
 )
+from converters.file_summary import FileSummary, summarised
 from converters.foreign_coco import (
     ForeignAnnotation,
     ForeignCoco,
@@ -35,29 +34,6 @@ from converters.split_checks import SplitFile
 
 OUTSIDE_PX = 0.001
 """A box clipped to its image may exceed it by rounding."""
-
-
-@dataclass(frozen=True)
-class FileSummary:
-    """What one file is.
-
-    Attributes:
-        split: that it is taken for, and ``told_by`` what.
-        num_compared: annotations whose lesion in the table was found.
-        readings: how their boxes had to be read -> how many; "" is as they should be.
-        median_px: their x, y, w, h beyond the table's, clipping aside; None where there are none.
-    """
-
-    name: str
-    sha256: str
-    split: str
-    told_by: str
-    num_images: int
-    num_annotations: int
-    num_categories: int
-    num_compared: int
-    readings: dict[str, int]
-    median_px: tuple[float, float, float, float] | None
 
 
 def audit_file(
@@ -114,7 +90,7 @@ def audit_file(
             lesion = of_lesion.get(annotation.index)
             name = lesion.key_slice.table_name if lesion is not None else ""
             defects.append(Defect(area[0], coco.name, annotation.where, name, area[1], area[2]))
-    return _summary(file, matches.values(), convention), defects
+    return summarised(file, matches.values(), convention, defects), defects
 
 
 def _by_slice(
@@ -218,38 +194,6 @@ def _type_defects(
         code = "W-UNTYPED" if lesion.lesion_type == UNKNOWN_TYPE else "E-LESIONTYPE"
         where, expected = annotation.where, str(lesion.lesion_type)
         yield Defect(code, name, where, table_name(key), str(stated), expected)
-
-
-def _summary(
-    file: SplitFile, matches: Collection[SliceMatch], convention: tuple[str, ...]
-) -> FileSummary:
-    read = [each for match in matches for each in match.read]
-    readings = Counter(", ".join(settled(reading, convention).codes) for _, _, reading in read)
-    differences = [_difference_px(annotation, lesion) for annotation, lesion, _ in read]
-    coco = file.coco
-    return FileSummary(
-        name=coco.name,
-        sha256=coco.sha256,
-        split=file.split,
-        told_by=file.told_by,
-        num_images=len(coco.images),
-        num_annotations=len(coco.annotations),
-        num_categories=len(coco.category_names),
-        num_compared=len(read),
-        readings=dict(readings.most_common()),
-        median_px=_medians(differences) if differences else None,
-    )
-
-
-def _difference_px(annotation: ForeignAnnotation, lesion: Lesion) -> tuple[float, ...]:
-    assert annotation.box is not None
-    x1, y1, x2, y2 = lesion.box_xyxy
-    return tuple(a - b for a, b in zip(annotation.box, (x1, y1, x2 - x1, y2 - y1), strict=True))
-
-
-def _medians(rows: Sequence[tuple[float, ...]]) -> tuple[float, float, float, float]:
-    x, y, w, h = (round(median(column), 3) for column in zip(*rows, strict=True))
-    return x, y, w, h
 
 
 def _xywh(lesion: Lesion) -> str:

@@ -64,6 +64,7 @@ def test_every_defect_is_in_the_json_and_each_kind_once_in_the_tables(
     assert row.split()[-5:] == ["18", "changes", "training", "or", "metrics"]
     assert "val.json: the whole file, 18 of 18 boxes: E-SHIFT (median difference x +1, y +1" in out
     assert "= x * h, expected" in out
+    assert "test.json: wrong areas are 1 x * h" in out
     result = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert [defect["code"] for defect in result["defects"]].count("E-SHIFT") == 18
     assert {code: kind["count"] for code, kind in result["kinds"].items()} == {

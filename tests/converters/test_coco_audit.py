@@ -335,7 +335,7 @@ def test_slices_missing_on_disk_are_told_with_their_neighbours(
 
 
 def test_phantoms_audit_clean(tmp_path: Path):
-    for _ in write_phantoms(tmp_path / "phantoms", 1, seed=2, size_px=48):
+    for _ in write_phantoms(tmp_path / "phantoms", 3, seed=2, size_px=64):
         pass
     table, images = tmp_path / "phantoms/DL_info.csv", tmp_path / "phantoms/Images_png"
     convert_deeplesion(table, tmp_path / "coco", ConversionConfig(), images)
