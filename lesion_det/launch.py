@@ -10,6 +10,7 @@ Free of torch: a child is told its GPU and its threads before anything of torch 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from lesion_det.cells import CellKey
 
 POLL_S = 1.0
+
+PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process gets when the thread that started it ends (prctl(2))."""
 
 LAST_WORDS_BYTES = 4096
 """Of a log, for its last line."""
@@ -271,6 +275,8 @@ def _run(
     train: TrainCell, config: DetConfig, folder: Path, log: Path, environment: dict[str, str]
 ) -> Any:
     """Be the child: train, print into the log, and end when the parent does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
     with log.open("ab", buffering=0) as file:
@@ -280,6 +286,7 @@ def _run(
 
 
 def _end_with_parent() -> None:
+    """End where the kernel does not, or where the parent was dead before the kernel was asked."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

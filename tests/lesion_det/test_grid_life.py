@@ -1,5 +1,6 @@
 """A grid of real trainings that is killed again and again ends like one that nobody disturbed."""
 
+import fcntl
 import os
 import random
 import signal
@@ -84,12 +85,25 @@ def start_command(question: Question, out: Path, log: Path) -> subprocess.Popen[
         )
 
 
-def kill(process: subprocess.Popen[bytes], whole_group: bool) -> None:
+def kill(process: subprocess.Popen[bytes], out: Path, whole_group: bool) -> None:
     if whole_group:
         os.killpg(process.pid, signal.SIGKILL)
     else:
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    deadline_s = time.monotonic() + 30  # the children's end takes a moment on a busy machine
+    while any(is_held(out / "cells" / name) for name in CELLS):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def is_held(folder: Path) -> bool:
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def progress(out: Path) -> int:
@@ -122,10 +136,10 @@ def test_killed_grid_ends_like_an_undisturbed_one_bit_for_bit(
     rng = random.Random(4)
     for whole_group, moment in ((True, rng.randint(5, 25)), (False, rng.randint(30, 50))):
         process = start_command(question, out, log)
-        while progress(out) < moment:
+        while progress(out) < moment or not all((out / "cells" / n).is_dir() for n in CELLS):
             assert process.poll() is None, log.read_text()
             time.sleep(0.005)
-        kill(process, whole_group)
+        kill(process, out, whole_group)
         assert progress(out) < ITERATIONS
     assert "resumed after iteration" in log.read_text()
     assert compare(question, out, in_this_process, say=lambda _: None)[0] == 0
