@@ -20,8 +20,9 @@ also holds what patients and seeds do together. Interval and p are one statement
 
     half_width(alpha)^2 = (t[alpha, S - 1] seed_error)^2 + (t[alpha, P - 1] patient_error)^2
 
-with 95 % interval d +- half_width(0.05), and p the alpha at which the interval touches 0. Its
-errors of the first kind are at most alpha however the two sources share the variance.
+with 95 % interval d +- half_width(0.05), and p the alpha at which the interval touches 0. Where
+both sources are normal, equal arms are told apart at most as often as alpha says, whatever their
+shares.
 
 Deviation: seeds are not resampled. Percentiles of a bootstrap that draws 3 seeds out of 3 see
 neither the lost degree of freedom nor the tails of t: where the recall of trainings has a standard
