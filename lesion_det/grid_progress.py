@@ -96,9 +96,8 @@ class GridProgress:
             if self._bars is not None and pace.bar is not None:
                 left = pace.left(of_cell, self._of_cell)
                 self._bars.update(pace.bar, completed=of_cell, eta=left)
-        now_s = time.monotonic()
-        since = max(1, done - self._iterations_before)
-        left = _clock((now_s - self._began_s) / since * (self._total - done))
+        now_s, new = time.monotonic(), done - self._iterations_before
+        left = _clock((now_s - self._began_s) / new * (self._total - done)) if new > 0 else ""
         if self._bars is not None:
             self._bars.update(self._all, completed=done, eta=left)
         elif now_s - self._last_line_s >= PLAIN_LINE_EVERY_S:
@@ -106,7 +105,7 @@ class GridProgress:
             failed = f", {self._failed} failed" if self._failed else ""
             self._say(
                 f"{self._stamp()}{len(self._running)} running{failed}, "
-                f"iteration {done} of {self._total}, {left}"
+                f"iteration {done} of {self._total} {left}"
             )
 
     def _stamp(self) -> str:

@@ -92,7 +92,7 @@ def kill(process: subprocess.Popen[bytes], out: Path, whole_group: bool) -> None
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline_s = time.monotonic() + 30  # the children's end takes a moment on a busy machine
-    while any(is_held(out / "cells" / name) for name in CELLS):
+    while any(is_held(cell) for cell in (out / "cells").glob("random-seed?")):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
 
@@ -107,7 +107,8 @@ def is_held(folder: Path) -> bool:
 
 
 def progress(out: Path) -> int:
-    return max(iterations_done(out / "cells" / name) for name in CELLS)
+    """Return the iterations of both cells together."""
+    return sum(iterations_done(out / "cells" / name) for name in CELLS)
 
 
 def outcome(out: Path) -> tuple[Any, dict[str, str]]:
@@ -134,13 +135,15 @@ def test_killed_grid_ends_like_an_undisturbed_one_bit_for_bit(
 ) -> None:
     out, log = tmp_path / "killed", tmp_path / "log"
     rng = random.Random(4)
-    for whole_group, moment in ((True, rng.randint(5, 25)), (False, rng.randint(30, 50))):
+    for whole_group, moment in ((True, rng.randint(5, 40)), (False, rng.randint(50, 90))):
         process = start_command(question, out, log)
-        while progress(out) < moment or not all((out / "cells" / n).is_dir() for n in CELLS):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.005)
-        kill(process, out, whole_group)
-        assert progress(out) < ITERATIONS
+        try:
+            while progress(out) < moment:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.005)
+        finally:
+            kill(process, out, whole_group)
+        assert progress(out) < len(CELLS) * ITERATIONS
     assert "resumed after iteration" in log.read_text()
     assert compare(question, out, in_this_process, say=lambda _: None)[0] == 0
     assert outcome(out) == outcome(undisturbed)

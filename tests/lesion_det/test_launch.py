@@ -205,4 +205,4 @@ def test_elsewhere_there_is_a_plain_line_every_minute(
         progress.update()
     assert lines[0] == "[0/2] cell 0: training, resumed after iteration 5"
     assert lines[2].startswith("[1/2] cell 1: failed: exploded (0:00:0")
-    assert lines[3].startswith("[1/2] 1 running, 1 failed, iteration 15 of 20, eta 0:00:0")
+    assert lines[3].startswith("[1/2] 1 running, 1 failed, iteration 15 of 20 eta 0:00:0")
