@@ -57,7 +57,7 @@ def judge_claims(pairs: Sequence[PairDifference], when: str = "") -> list[ClaimV
     for better, worse, words in CLAIMS:
         for pair in pairs:
             if {pair.a, pair.b} == {better, worse}:
-                judged = pair if pair.a == better else _swapped(pair)
+                judged = pair if pair.a == better else swapped(pair)
                 verdict, reason = _verdict(judged)
                 verdicts.append(
                     ClaimVerdict(
@@ -73,7 +73,7 @@ def judge_claims(pairs: Sequence[PairDifference], when: str = "") -> list[ClaimV
     return verdicts
 
 
-def _swapped(pair: PairDifference) -> PairDifference:
+def swapped(pair: PairDifference) -> PairDifference:
     """Return the same comparison, told from the other arm."""
 
     def negative(value: float | None) -> float | None:

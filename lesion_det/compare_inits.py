@@ -15,8 +15,9 @@ weights are not at hand is listed as not run, with the reason.
 The same command continues: cells that finished are kept, those that were killed resume, failed
 ones are tried again; arms, seeds and fractions may be added. It writes into ``--out``:
 ``cells/ARM-seedK/`` (run folders of ``train_det.py``, ``ARM-seedK.log`` beside them),
-``inputs/`` (decoded once for all cells), ``report.html``, ``comparison.json``, ``cells.csv``,
-``table.md``. Exit code 1: a cell failed, or an arm that was asked for could not be run.
+``inputs/`` (decoded once for all cells), ``report.html``, ``comparison.json``, ``table.md``,
+``cells.csv``, ``recalls.csv``, ``differences.csv``, ``groups.csv``. Exit code 1: a
+cell failed, or an arm that was asked for could not be run.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def compare(
     from lesion_det.gathering import write_comparison
     from lesion_det.launch import Stopped, Task
     from lesion_det.plan import SavedQuestion, make_plan
-    from lesion_det.report import markdown_table
+    from lesion_det.report_tables import markdown_table
     from ubr_pretrain.run_folder import open_run_folder
 
     plan = make_plan(question, say)

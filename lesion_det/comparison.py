@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from lesion_det.breakdown import GroupOfArms, break_down
 from lesion_det.cells import BOOTSTRAP_SEED, Cell, CellAnswers, CellKey
 from lesion_det.claims import CLAIMS, ClaimVerdict, judge_claims
+from lesion_det.filter_drift import LayerDrift
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.label_efficiency import LabelPair, LabelPoint, label_pairs, label_points
 from lesion_det.learning_curve import CurvePoint, TimeTo, curve_points, early_words, times_to
@@ -83,6 +85,9 @@ class AuditRow(Config):
     required: bool = True
 
 
+UNITS = "recall, sensitivity, precision and their differences are fractions of 1; times are seconds"
+
+
 class Comparison(Config):
     """Everything that the report says about the detectors.
 
@@ -92,7 +97,9 @@ class Comparison(Config):
 
     Attributes:
         title: of the report.
+        units: of all numbers.
         data: file names, hashes and counts.
+        recipe: the nearest preset and what the settings mean, in words.
         settings: the common configuration as YAML; paths are reduced to names.
         audit: made before training.
         arms: in the order asked for.
@@ -104,12 +111,17 @@ class Comparison(Config):
         time_to: when the arms reach shares of the best recall.
         label_efficiency: recall by fraction of the labels; empty where there is one fraction.
         label_pairs: the claims' pairs at the fractions below the largest.
+        label_cells: the trainings at these fractions, in any state.
+        breakdown: recall of the arms by type, size and slice interval.
+        drift: what the trainings changed in the filters; one seed an arm.
         power: the smallest difference that this design can see; None for a single arm.
         versions: of the software.
     """
 
     title: str
+    units: str = UNITS
     data: Mapping[str, str]
+    recipe: Mapping[str, str] = {}
     settings: str
     audit: tuple[AuditRow, ...]
     arms: tuple[ArmResult, ...]
@@ -121,13 +133,21 @@ class Comparison(Config):
     time_to: tuple[TimeTo, ...] = ()
     label_efficiency: tuple[LabelPoint, ...] = ()
     label_pairs: tuple[LabelPair, ...] = ()
+    label_cells: tuple[Cell, ...] = ()
+    breakdown: tuple[GroupOfArms, ...] = ()
+    drift: tuple[LayerDrift, ...] = ()
     power: Power | None = None
     versions: Mapping[str, Any]
 
     @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, those at the largest fraction of the labels first."""
+        return (*(cell for arm in self.arms for cell in arm.cells), *self.label_cells)
+
+    @property
     def faults(self) -> tuple[Cell, ...]:
-        """Cells that were tried and did not finish."""
-        return tuple(c for arm in self.arms for c in arm.cells if c.status != "finished")
+        """Cells that did not finish, or not yet."""
+        return tuple(cell for cell in self.cells if cell.status != "finished")
 
 
 def summarise_arm(
@@ -223,6 +243,8 @@ def compare_arms(
         "time_to": tuple(times_to({arm: [a.cell for a in of_arm] for arm, of_arm in done.items()})),
         "label_efficiency": tuple(label_points(hits_by_labels, draws, train_patients)),
         "label_pairs": tuple(label_pairs(hits_by_labels, draws)),
+        "label_cells": tuple(a.cell for key, a in cells.items() if key.fraction != whole),
+        "breakdown": tuple(break_down(hits, ground_truth, BOOTSTRAP_SEED)),
         "power": _power(compared, pairs, patients),
     }
 

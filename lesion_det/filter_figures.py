@@ -13,7 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from lesion_det.filter_drift import ArmDrift, LayerDrift
-from lesion_det.report_figures import STYLE, arm_colour, to_svg
+from lesion_det.report_figures import STYLE, Looks, arm_looks, belongs_to, short, to_svg
 
 MEASURES: Mapping[str, str] = {
     "cosine": "cosine of the filters",
@@ -33,12 +33,14 @@ COLUMNS = 16
 PIXELS_IN_BETWEEN = 1
 
 
-def draw_drift(rows: Sequence[LayerDrift]) -> str:
+def draw_drift(rows: Sequence[LayerDrift], looks: Looks | None = None) -> str:
     """Draw every measure by layer, one column for what pretraining changed, one for detection.
 
     Args:
         rows: of all arms; the way from the first to the last stage is left to the table.
+        looks: of the arms on the page; None tells apart those that are here.
     """
+    looks = looks or arm_looks(list(dict.fromkeys(row.arm for row in rows)))
     steps = {
         "pretraining": [row for row in rows if row.step.endswith("-> ubr")],
         "detection": [row for row in rows if row.step == DETECTION],
@@ -50,7 +52,7 @@ def draw_drift(rows: Sequence[LayerDrift]) -> str:
         for line, (measure, words) in zip(axes, MEASURES.items(), strict=True):
             values = [v for row in rows if (v := getattr(row, measure)) is not None]
             for axis, (name, of_step) in zip(line, shown.items(), strict=False):
-                _draw_measure(axis, of_step, measure)
+                _draw_measure(axis, of_step, measure, looks)
                 axis.set_title(name, loc="left", fontsize=9)
                 if values:  # at least a hundredth is shown, so that nothing is made of nothing
                     edge = max(0.05 * (max(values) - min(values)), 0.005)
@@ -67,13 +69,15 @@ def _lines(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
     return [line for lines, _ in pairs for line in lines], [name for _, n in pairs for name in n]
 
 
-def _draw_measure(axis: Any, rows: Sequence[LayerDrift], measure: str) -> None:
+def _draw_measure(axis: Any, rows: Sequence[LayerDrift], measure: str, looks: Looks) -> None:
     layers = list(dict.fromkeys(row.layer for row in rows))
     for arm, step in dict.fromkeys((row.arm, row.step) for row in rows):
         values = {row.layer: getattr(row, measure) for row in rows if row.arm == arm}
         y = np.array([values[layer] for layer in layers], np.float64)  # None becomes NaN
-        label = arm if step == DETECTION else f"{arm}: {step}"
-        axis.plot(range(len(layers)), y, "o-", markersize=3, color=arm_colour(arm), label=label)
+        label = short(arm) if step == DETECTION else f"{short(arm)}: {step}"
+        look = looks[arm]
+        style = {**look.line, "marker": look.marker, "markersize": 3.6, "gid": belongs_to(look)}
+        axis.plot(range(len(layers)), y, label=label.replace("->", "→"), **style)
     axis.set_xticks(range(len(layers)), [layer.removeprefix("conv") for layer in layers])
     axis.set_xlim(-0.5, len(layers) - 0.5)
     if all(getattr(row, measure) is None for row in rows):
@@ -104,7 +108,7 @@ def draw_first_filters(drifts: Sequence[ArmDrift]) -> str:
             ):
                 grid = filter_grid(0.5 + 0.5 * filters / limit)
                 axis.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="none")
-                axis.set_title(f"{drift.arm}: {stage}, ± {limit:.2g}", fontsize=8)
+                axis.set_title(f"{short(drift.arm)}: {stage}, ± {limit:.2g}", fontsize=8)
         return to_svg(figure, "filters")
 
 

@@ -9,8 +9,10 @@ import torch
 
 from lesion_det.cells import BOOTSTRAP_SEED, CellAnswers, CellKey, read_cell
 from lesion_det.comparison import Comparison, compare_arms
+from lesion_det.filter_drift import measure_drift
 from lesion_det.plan import Plan, Question
 from lesion_det.predictions import Predictions
+from lesion_det.recipe import describe_recipe
 from lesion_det.report import Evidence, write_report
 from lesion_det.ubr_chapter import UbrChapter
 from ubr_pretrain.runtime import describe_machine, generator
@@ -50,13 +52,22 @@ def write_comparison(
     }
     machines = [answers.cell.machine for answers in cells.values()]
     machine = next((m for m in machines if m), None) or describe_machine(torch.device("cpu"))
+    drift = measure_drift(
+        plan.configs,
+        [key for key, answers in cells.items() if answers.predictions is not None],
+        out / "cells",
+        plan.ground_truth,
+    )
+    patients = len({image.patient_index for image in plan.splits.learned})
     comparison = Comparison(
         title=question.title,
         data=plan.data_words(question.common.images),
+        recipe=describe_recipe(question.shared),
         settings=question.settings_yaml(),
         audit=plan.audit,
         versions=machine,
-        **compare_arms(question.inits, cells, plan.not_run, plan.ground_truth),
+        drift=tuple(row for of_arm in drift for row in of_arm.layers),
+        **compare_arms(question.inits, cells, plan.not_run, plan.ground_truth, patients),
     )
     finished: dict[str, list[Predictions]] = {}
     for key, answers in cells.items():
@@ -66,6 +77,7 @@ def write_comparison(
         plan.ground_truth,
         {arm: tuple(of_arm) for arm, of_arm in finished.items()},
         question.common.images,
+        drift,
         chapter,
     )
     write_report(out, comparison, evidence, generator(BOOTSTRAP_SEED, GALLERY))

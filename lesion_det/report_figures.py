@@ -1,32 +1,73 @@
-"""The curves of the report, as inline SVG whose text takes the page's font."""
+"""How figures of the report look: one colour, line and marker an arm, and SVG that fits the page.
+
+Text takes the page's font, nothing is an inline style (the page's policy allows none), and what
+belongs to an arm carries its number, by which the page switches it off.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
+from xml.etree import ElementTree
 
-import matplotlib as mpl
-import numpy as np
 from jaxtyping import Float64
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy import ndarray
 
-from lesion_det.cells import Cell
-from lesion_det.froc import FP_PER_IMAGE, FrocCurve
-from lesion_det.significance import PairDifference
+Dashes = str | tuple[int, tuple[float, ...]]
 
-ARM_COLOURS: Mapping[str, str] = {
-    "random": "#7b8494",
-    "ubr": "#0f8b8d",
-    "imagenet": "#d1812c",
-    "ubr+imagenet": "#6d4aa3",
-    "ubr-stats": "#7cc4c5",
-    "imagenet-stats": "#ecc08f",
+
+@dataclass(frozen=True)
+class ArmLook:
+    """What an arm is told by: never by its colour alone.
+
+    Attributes:
+        index: its number on the page.
+        colour: that of Okabe and Ito, or near it.
+        dashes: of its lines.
+        marker: of its points.
+    """
+
+    index: int
+    colour: str
+    dashes: Dashes = "-"
+    marker: str = "o"
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Keywords of ``Axes.plot``."""
+        return {"color": self.colour, "linestyle": self.dashes}
+
+    @property
+    def dasharray(self) -> str:
+        """The dashes as SVG writes them, in multiples of the line's width; "" for a solid line."""
+        return (
+            "" if isinstance(self.dashes, str) else " ".join(f"{2.6 * d:g}" for d in self.dashes[1])
+        )
+
+
+_DOTTED: Dashes = (0, (1.0, 1.6))
+_KNOWN: Mapping[str, tuple[str, Dashes, str]] = {
+    "random": ("#6b7280", (0, (5.0, 2.0)), "s"),
+    "ubr": ("#0072b2", "-", "o"),
+    "imagenet": ("#d55e00", "-", "^"),
+    "ubr+imagenet": ("#7b3f98", "-", "D"),
+    "ubr-stats": ("#56b4e9", _DOTTED, "v"),
+    "imagenet-stats": ("#e69f00", _DOTTED, "P"),
 }
-"""Also told apart by their lightness, and by a label at the end of each line."""
+_EXTERNAL: Sequence[tuple[str, Dashes, str]] = (
+    ("#009e73", (0, (6.0, 1.5, 1.0, 1.5)), "X"),
+    ("#cc79a7", (0, (3.0, 1.5)), "*"),
+    ("#333333", (0, (6.0, 1.5, 1.0, 1.5, 1.0, 1.5)), "h"),
+)
 
-OTHER_COLOUR = "#333333"
+Looks = Mapping[str, ArmLook]
+
 INK, GRID = "#2b2f36", "#e3e6ea"
 
 STYLE = {
@@ -48,161 +89,143 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
+    "text.color": INK,
+    "figure.dpi": 72,  # that of SVG: what is measured before is where it is drawn
 }
+
+LONGEST_NAME = 20
+"""Letters of an arm's name in a figure."""
+
+LABEL_PT = 11.5
+"""Distance of two labels, one above the other."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rows of one arm over common x values, in per cent.
+
+    Attributes:
+        arm: the start.
+        x: rising.
+        rows: one a seed.
+    """
+
+    arm: str
+    x: Float64[ndarray, " n"]
+    rows: Float64[ndarray, "seeds n"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, and what the page's script needs to read values off it.
+
+    Attributes:
+        svg: the ``<svg>`` element.
+        reading: scale and values; None where there is nothing to read.
+    """
+
+    svg: Markup
+    reading: Mapping[str, Any] | None = None
+
+
+def arm_looks(arms: Sequence[str]) -> dict[str, ArmLook]:
+    """Return the look of every arm, in the order of the page."""
+    looks, others = {}, 0
+    for index, arm in enumerate(arms):
+        if arm in _KNOWN:
+            looks[arm] = ArmLook(index, *_KNOWN[arm])
+        else:
+            looks[arm] = ArmLook(index, *_EXTERNAL[others % len(_EXTERNAL)])
+            others += 1
+    return looks
 
 
 def arm_colour(arm: str) -> str:
-    """Return the colour of an arm in every figure."""
-    return ARM_COLOURS.get(arm, OTHER_COLOUR)
+    """Return the colour of an arm where the others are not known."""
+    return arm_looks([arm])[arm].colour
 
 
-def draw_learning_curves(finished: Mapping[str, Sequence[Cell]]) -> str:
-    """Draw top-5 recall against iteration: every seed thin, their mean thick, their range shaded.
-
-    Args:
-        finished: the finished cells of every arm.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-        axis = figure.subplots()
-        for arm, cells in finished.items():
-            curves = [dict(cell.curve) for cell in cells]
-            shared = sorted(set.intersection(*(set(curve) for curve in curves)) if curves else ())
-            shown = [i for i in shared if all(curve[i] is not None for curve in curves)]
-            if shown:
-                rows = np.array([[100 * (c[i] or 0.0) for i in shown] for c in curves])
-                _draw_band(axis, np.array(shown, np.float64), rows, arm)
-        axis.set_xlabel("iteration")
-        axis.set_ylabel("top-5 recall, validation (%)")
-        axis.set_ylim(bottom=0)
-        axis.margins(x=0.02)
-        _legend(axis)
-        return to_svg(figure, "learning")
+def short(name: str) -> str:
+    """Return a name that leaves room for the curves; the page has it whole."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def draw_recall_at_k(finished: Mapping[str, Sequence[Cell]], ceiling: float | None) -> str:
-    """Draw recall against the number of detections counted on a slice."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 3.4), layout="constrained")
-        axis = figure.subplots()
-        for arm, cells in finished.items():
-            tables = [cell.metrics.topk_recall for cell in cells if cell.metrics is not None]
-            rows = [[t[k] for k in sorted(t)] for t in tables]
-            if rows and None not in rows[0]:
-                ks = np.array(sorted(tables[0]), np.float64)
-                _draw_band(axis, ks, 100 * np.array(rows, np.float64), arm)
-        axis.axvline(5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        if ceiling is not None and ceiling < 1:
-            axis.plot([5], [100 * ceiling], marker="_", color=INK, markersize=12)
-        axis.set_xlabel("detections counted on a slice, k")
-        axis.set_ylabel("recall (%)")
-        axis.set_xticks([1, 5, 10, 15, 20])
-        axis.set_ylim(0, 100)
-        _legend(axis)
-        return to_svg(figure, "topk")
+def belongs_to(*looks: ArmLook) -> str:
+    """Return the group id of what is shown while all these arms are."""
+    return f"arms:{' '.join(map(str, sorted(look.index for look in looks)))}"
 
 
-def draw_froc(curves: Mapping[str, Sequence[FrocCurve]]) -> str:
-    """Draw sensitivity against false positives per image, on a logarithmic axis."""
-    rates = np.geomspace(FP_PER_IMAGE[0] / 4, FP_PER_IMAGE[-1], 120)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 3.4), layout="constrained")
-        axis = figure.subplots()
-        for arm, of_arm in curves.items():
-            rows = [[curve.sensitivity_at(rate) for rate in rates] for curve in of_arm]
-            if rows and None not in rows[0]:
-                _draw_band(axis, rates, 100 * np.array(rows, np.float64), arm)
-        axis.set_xscale("log", base=2)
-        ticks = (0.125, 0.25, *FP_PER_IMAGE)
-        axis.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
-        axis.minorticks_off()
-        axis.set_xlabel("false positives per image (upper bound)")
-        axis.set_ylabel("sensitivity (%)")
-        axis.set_ylim(0, 100)
-        _legend(axis)
-        return to_svg(figure, "froc")
+def new_figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; to be called in ``STYLE``."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    return figure, figure.subplots()
 
 
-def draw_differences(pairs: Sequence[PairDifference]) -> str:
-    """Draw every pair's difference in points with its interval, and the seeds as dots."""
-    shown = [pair for pair in pairs if pair.value is not None]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 0.9 + 0.45 * max(1, len(shown))), layout="constrained")
-        axis = figure.subplots()
-        for row, pair in enumerate(reversed(shown)):
-            assert pair.value is not None
-            colour = arm_colour(pair.a)
-            if pair.low is not None and pair.high is not None:
-                ends = [100 * pair.low, 100 * pair.high]
-                axis.plot(ends, [row, row], color=colour, linewidth=3)
-            axis.plot([100 * pair.value], [row], marker="D", markersize=7, color=colour)
-            dots = [100 * value for value in pair.per_seed]
-            axis.plot(dots, [row] * len(dots), "o", markersize=3.4, color=INK, markerfacecolor="w")
-        axis.axvline(0, color=INK, linewidth=1)
-        axis.update_datalim([(-1, 0), (1, 0)])  # at least a point to each side of zero
-        axis.autoscale_view()
-        axis.set_yticks(range(len(shown)), [f"{p.a} − {p.b}" for p in reversed(shown)])  # noqa: RUF001
-        axis.set_ylim(-0.6, max(1, len(shown)) - 0.4)
-        axis.grid(visible=False, axis="y")
-        axis.set_xlabel("difference of top-5 recall (percentage points), 95 % interval")
-        return to_svg(figure, "pairs")
+def label_ends(figure: Figure, axis: Axes, curves: Sequence[Curve], looks: Looks) -> None:
+    """Name every curve at its right end, no label on another; the limits must be set."""
+    figure.draw_without_rendering()
+    ends = []
+    for curve in curves:
+        at = (float(curve.x[-1]), float(curve.rows.mean(axis=0)[-1]))
+        ends.append((float(axis.transData.transform(at)[1]), at, curve.arm))
+    ends.sort(key=lambda end: end[0])
+    heights = _spread_out([end[0] for end in ends], LABEL_PT, axis.bbox.ymax)
+    right = axis.bbox.xmax
+    for height, (y, at, arm) in zip(heights, ends, strict=True):
+        look = looks[arm]
+        label = axis.annotate(
+            short(arm),
+            at,
+            (right - float(axis.transData.transform(at)[0]) + 14, height - y),
+            textcoords="offset points",
+            verticalalignment="center",
+            fontsize=8.5,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "shrinkA": 1, "shrinkB": 0, "linewidth": 1, **look.line},
+        )
+        label.set_gid(belongs_to(look))
+        if label.arrow_patch is not None:
+            label.arrow_patch.set_gid(belongs_to(look))
 
 
-def draw_ubr_training(records: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the order loss and the held-out rank correlation of a body-part regressor's training.
+def _spread_out(heights: Sequence[float], gap: float, top: float) -> list[float]:
+    """Return rising heights moved apart to ``gap``, none above ``top`` if that can be."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    limit = top
+    for index in reversed(range(len(placed))):
+        placed[index] = min(placed[index], limit)
+        limit = placed[index] - gap
+    return placed
+
+
+def to_plot(
+    figure: Figure, name: str, axis: Axes, series: Sequence[Mapping[str, Any]], x_words: str
+) -> Plot:
+    """Return a finished figure with the values along its curves.
 
     Args:
-        records: of its ``metrics.jsonl``.
+        figure: drawn.
+        name: of the figure on the page.
+        axis: that the curves are in.
+        series: ``arm`` (its index), ``x``, ``mean``, ``low``, ``high`` of every curve.
+        x_words: what x is, with "{}" for its value.
     """
-    train = [r for r in records if r.get("kind") == "train" and "order" in r]
-    val = [r for r in records if r.get("kind") == "val" and "rank_r_median" in r]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        steps = [r["iteration"] for r in train]
-        order = np.array([r["order"] for r in train], np.float64)
-        left.plot(steps, order, color=arm_colour("ubr"), alpha=0.25, linewidth=0.9)
-        left.plot(steps, _running_mean(order), color=arm_colour("ubr"))
-        left.set_xlabel("iteration")
-        left.set_ylabel("order loss")
-        left.set_ylim(bottom=0)
-        at = [r["iteration"] for r in val]
-        median = [r["rank_r_median"] for r in val]
-        worst = [r.get("rank_r_worst", r["rank_r_median"]) for r in val]
-        right.plot(at, median, color=arm_colour("ubr"), marker="o", markersize=3, label="median")
-        right.plot(at, worst, color="#c44e52", marker="o", markersize=3, label="worst volume")
-        right.set_xlabel("iteration")
-        right.set_ylabel("rank correlation, held out")
-        right.set_ylim(top=1.02)
-        _legend(right)
-        return to_svg(figure, "ubr")
-
-
-def _running_mean(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Return the mean over the last twentieth of the run, at least one value."""
-    window = max(1, len(values) // 20)
-    total = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    return (total[ends] - total[starts]) / (ends - starts)
-
-
-def _draw_band(
-    axis: Any, x: Float64[np.ndarray, " n"], rows: Float64[np.ndarray, "seeds n"], arm: str
-) -> None:
-    colour = arm_colour(arm)
-    mean = rows.mean(axis=0)
-    if len(rows) > 1:
-        axis.fill_between(x, rows.min(axis=0), rows.max(axis=0), color=colour, alpha=0.14, lw=0)
-        for row in rows:
-            axis.plot(x, row, color=colour, linewidth=0.7, alpha=0.6)
-    single = {"marker": "o", "markersize": 5} if len(x) == 1 else {}
-    axis.plot(x, mean, color=colour, label=arm, **single)
-
-
-def _legend(axis: Any) -> None:
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend(loc="best", fontsize=8.5, labelcolor=INK)
+    svg = to_svg(figure, name)
+    if not series:
+        return Plot(Markup(svg))
+    height = figure.bbox.height
+    box = axis.bbox
+    reading = {
+        "frame": [round(v, 2) for v in (box.xmin, height - box.ymax, box.xmax, height - box.ymin)],
+        "x": list(axis.get_xlim()),
+        "y": list(axis.get_ylim()),
+        "log": axis.get_xscale() == "log",
+        "words": x_words,
+        "series": list(series),
+    }
+    return Plot(Markup(svg), reading)
 
 
 def to_svg(figure: Figure, name: str) -> str:
@@ -210,5 +233,44 @@ def to_svg(figure: Figure, name: str) -> str:
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    root = ElementTree.fromstring(svg[svg.index("<svg") :])
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = dict(element.attrib)
+        element.attrib.clear()
+        for key, value in attributes.items():
+            _set(element, key.rpartition("}")[2], value, name, used)
+    # mpl's own default, which its style sheet gave
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "stroke-linejoin": "round"}
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _set(element: ElementTree.Element, key: str, value: str, name: str, used: set[str]) -> None:
+    """Set an attribute in the form that the page allows."""
+    if key == "style":
+        for declaration in value.split(";"):
+            what, _, how = (part.strip() for part in declaration.partition(":"))
+            if what and what != "font-family":
+                element.set(what, how.removesuffix("px"))
+    elif key == "id":
+        if value.startswith("arms:"):
+            element.set("data-arms", value.removeprefix("arms:"))
+        elif value in used:
+            element.set("id", f"{name}-{value}")
+    elif key == "href" and value.startswith("#"):
+        element.set("href", f"#{name}-{value[1:]}")
+    elif key in ("d", "x", "y", "transform", "points"):
+        element.set(key, re.sub(r"-?\d+\.\d{3,}", _two_decimals, " ".join(value.split())))
+    else:
+        element.set(key, value.replace("url(#", f"url(#{name}-"))
+
+
+def _two_decimals(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lesion_det.report_figures import draw_ubr_training
+from lesion_det.curve_figures import draw_ubr_training
 from ubr_pretrain.journal import read_metrics
 
 MAX_CURVES = 6

@@ -1,12 +1,11 @@
 """The page of a scan in a real browser: moving along the curve, by mouse, finger and keyboard."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.page_visitor import Visitor
 from tests.ubr_pretrain.scan_pages import (
     HOSTILE,
     STEP_MM,
@@ -21,51 +20,14 @@ from ubr_pretrain.scan_page import write_scan_page
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("needs an installed Chromium or Chrome")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield running
-        running.close()
-
-
-class Reader:
-    """Somebody who looks at a page and moves in it; what goes wrong is kept."""
+class Reader(Visitor):
+    """Somebody who moves along a scan."""
 
     def __init__(self, browser, file: Path, **context) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | context)
-        self.page = self.context.new_page()
-        self.faults: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.faults.append(dialog.message))
-        self.page.on(
-            "request",
-            lambda request: (
-                request.url in (file.as_uri(),)
-                or request.url.startswith("data:")
-                or self.faults.append(request.url)
-            ),
-        )
-        self.page.goto(file.as_uri())
+        super().__init__(browser, file, **context)
         self.page.wait_for_function(
             "() => [...document.querySelectorAll('img.sheet')].every((sheet) => sheet.complete)"
         )
-
-    def __enter__(self) -> "Reader":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.context.close()
-        if error[0] is None:
-            assert self.faults == []
 
     def read(self, field: str) -> str:
         return self.page.inner_text(f"#readout [data-of={field}]")
