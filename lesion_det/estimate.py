@@ -148,7 +148,7 @@ def describe_plan(
         f"{len(estimate.cells)} cells: {_clock(3600 * estimate.hours)} in all, "
         f"{_clock(3600 * estimate.hours_to_decode)} to decode the inputs, then "
         f"{_clock(3600 * max(estimate.hours_per_worker, default=0.0))} on {estimate.workers} "
-        f"at once; {estimate.disk_gb:.3g} GB of disk"
+        f"at once; audit and report not counted; {estimate.disk_gb:.3g} GB of disk"
     )
     truth = plan.ground_truth
     num_arms = len({key.arm for key in plan.configs})

@@ -107,3 +107,14 @@ def test_T02_a_half_written_file_of_a_killed_run_is_cleaned(tmp_path):
     stale.write_bytes(b"half")
     with open_run_folder(tmp_path, Small()):
         assert not stale.exists()
+
+
+def test_half_written_file_of_a_run_inside_is_left_to_that_run(tmp_path):
+    inside = tmp_path / "cells" / "a"
+    with open_run_folder(tmp_path, Small()), open_run_folder(inside, Small()):
+        pass
+    being_written = inside / "checkpoints" / ".last.safetensors.x.part"
+    being_written.parent.mkdir()
+    being_written.write_bytes(b"half")
+    with open_run_folder(tmp_path, Small()):
+        assert being_written.exists()
