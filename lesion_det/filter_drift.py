@@ -168,7 +168,8 @@ def _measure_cell(
             raise CheckpointRefused(f"{key.name}: was trained from another start than the arm's")
         detector = _read_trunk(folder / "checkpoints" / "last.safetensors", start.trunk)
     except ValueError as error:
-        return ArmDrift(key.arm, unknown=" ".join(str(error).split()))
+        words = " ".join(str(error).split())
+        return ArmDrift(key.arm, unknown=words.replace(f"{folder.parent}/", ""))  # as shown
     stages = [
         Stage("start", start.trunk, start.input_spec),
         Stage("detector", detector, start.input_spec),
