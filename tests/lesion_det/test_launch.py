@@ -121,7 +121,7 @@ def test_signal_reaches_the_children_and_they_stop_in_their_own_way(
 ) -> None:
     parent = parent_of(tmp_path, "tick")
     parent.send_signal(number)
-    assert parent.wait(30) == 128 + number
+    assert parent.wait(120) == 128 + number
     written = ticks(tmp_path)
     assert written.keys() == {"seed0", "seed1"}  # the third one was not begun
     assert all(text.endswith("stopped\n") for text in written.values())
@@ -133,13 +133,13 @@ def test_second_signal_ends_children_that_do_not_listen(tmp_path: Path) -> None:
     time.sleep(0.2)
     assert parent.poll() is None
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(30) == 143
+    assert parent.wait(120) == 143
 
 
 def test_children_of_a_killed_parent_write_no_more(tmp_path: Path) -> None:
     parent = parent_of(tmp_path, "deaf")
     os.kill(parent.pid, signal.SIGKILL)
-    parent.wait(30)
+    parent.wait(120)
     time.sleep(1.0)
     before = ticks(tmp_path)
     time.sleep(0.3)

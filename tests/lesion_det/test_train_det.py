@@ -252,7 +252,7 @@ class TestInterruption:
             assert process.poll() is None
             time.sleep(0.1)
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=120)
         assert process.returncode == 143, log
         done = read_checkpoint(out / "checkpoints" / "last.safetensors", "detector")["iteration"]
         assert done == read_metrics(out / "metrics.jsonl")[-1]["iteration"] > 0
@@ -353,7 +353,7 @@ class TestComparison:
             command,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
