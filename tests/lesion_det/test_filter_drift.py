@@ -383,7 +383,7 @@ class TestArms:
         last = tmp_path / key.name / "checkpoints" / "last.safetensors"
         last.unlink()
         (absent,) = measure_drift(grid.configs, [key], tmp_path, truth)
-        assert absent.unknown == f"{last}: no such file"
+        assert absent.unknown == "random-seed0/checkpoints/last.safetensors: no such file"
 
 
 class TestFigures:
