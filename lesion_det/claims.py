@@ -94,7 +94,8 @@ def swapped(pair: PairDifference) -> PairDifference:
 def _verdict(pair: PairDifference) -> tuple[Verdict, str]:
     if pair.value is None or pair.p is None or pair.p_holm is None:
         return "not resolved", pair.note
-    numbers = f"p = {pair.p:.2g}, Holm-corrected {pair.p_holm:.2g}, {len(pair.seeds)} seeds"
+    counted = f"{len(pair.seeds)} seed{'' if len(pair.seeds) == 1 else 's'}"
+    numbers = f"p = {pair.p:.2g}, Holm-corrected {pair.p_holm:.2g}, {counted}"
     if pair.low is not None and pair.high is not None:
         numbers = f"95 % interval {100 * pair.low:+.1f} to {100 * pair.high:+.1f}, {numbers}"
     if len(pair.seeds) < MIN_SEEDS:

@@ -53,7 +53,7 @@ def draw_learning_curves(
         series = [_draw_band(axis, curve, looks) for curve in curves]
         axis.set_xlabel("iteration")
         axis.set_ylabel("top-5 recall, validation (%)")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, max(10.0, axis.get_ylim()[1]))
         axis.margins(x=0.02)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         label_ends(figure, axis, curves, looks)
@@ -153,7 +153,7 @@ def draw_label_efficiency(points: Sequence[LabelPoint], looks: Looks) -> Plot:
         axis.minorticks_off()
         axis.set_xlabel("training patients whose labels were learned from (logarithmic)")
         axis.set_ylabel("top-5 recall (%)")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, max(10.0, axis.get_ylim()[1]))
         label_ends(figure, axis, curves, looks)
         return to_plot(figure, "labels", axis, series, "{} % of the labels")
 

@@ -110,8 +110,8 @@ def draw_groups(groups: Sequence[GroupOfArms], looks: Looks, name: str) -> Marku
     """
     arms = list(dict.fromkeys(arm for group in groups for arm in group.recall))
     with mpl.rc_context(STYLE):
-        pitch = max(1.6, 0.45 + 0.22 * len(arms))  # a row of the finest print an arm
-        figure, axis = new_figure(9.2, 0.6 + 0.4 * pitch * len(groups))
+        pitch = max(0.5, 0.1 + 0.15 * len(arms))  # a line of print an arm
+        figure, axis = new_figure(9.2, 0.6 + pitch * len(groups))
         step = 0.8 / max(1, len(arms))
         for row, group in enumerate(reversed(groups)):
             for place, arm in enumerate(arms):

@@ -13,7 +13,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int16, UInt8
+from jaxtyping import Bool, Float64, Int16, UInt8
 
 from converters.lesions import LESION_TYPES, UNKNOWN_TYPE
 from lesion_det.ground_truth import GroundTruth, ImageRecord
@@ -174,7 +174,8 @@ def _picture(
     hu = read_slice(images / record.file_name)
     if hu.shape != (record.height_px, record.width_px):
         raise ValueError(f"{record.file_name}: is not of the size that the ground truth states")
-    view_box = _crop(hu, record)
+    shown = [predictions.boxes_xyxy[record.id][:TOP_K] for predictions in answers.values()]
+    view_box = _crop(hu, np.concatenate([record.boxes_xyxy, *shown]))
     x, y, width, height = view_box
     grey = _to_grey(hu[y : y + height, x : x + width])
     panels = []
@@ -223,21 +224,24 @@ def _outlines(
     )
 
 
-def _crop(hu: Int16[np.ndarray, "y x"], record: ImageRecord) -> tuple[int, int, int, int]:
-    """Return x, y, width, height of the body (not the couch) and the lesions with a margin."""
+def _crop(
+    hu: Int16[np.ndarray, "y x"], boxes_xyxy: Float64[np.ndarray, "n 4"]
+) -> tuple[int, int, int, int]:
+    """Return x, y, width, height of the body (not the couch) and all boxes with a margin."""
     _, _, parts, _ = cv2.connectedComponentsWithStats((hu > BODY_HU).astype(np.uint8))
-    boxes = [tuple(box) for box in record.boxes_xyxy.tolist()]
+    height_px, width_px = hu.shape
+    boxes = [tuple(box) for box in boxes_xyxy.tolist()]
     if len(parts) > 1:  # the first part is the background
         body = parts[1 + int(parts[1:, cv2.CC_STAT_AREA].argmax())]
         left, top = int(body[cv2.CC_STAT_LEFT]), int(body[cv2.CC_STAT_TOP])
         boxes.append((left, top, left + body[cv2.CC_STAT_WIDTH], top + body[cv2.CC_STAT_HEIGHT]))
     if not boxes:
-        return 0, 0, record.width_px, record.height_px
+        return 0, 0, width_px, height_px
     corners = np.array(boxes, np.float64)
     left, top = (max(0, int(corners[:, axis].min()) - MARGIN_PX) for axis in (0, 1))
     right, bottom = (
         min(size, int(np.ceil(corners[:, 2 + axis].max())) + MARGIN_PX)
-        for axis, size in enumerate((record.width_px, record.height_px))
+        for axis, size in enumerate((width_px, height_px))
     )
     return left, top, right - left, bottom - top
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from lesion_det.claims import MIN_SEEDS
 from lesion_det.comparison import Comparison, Spread
 from lesion_det.significance import ALPHA, Interval, PairDifference
 
@@ -129,7 +130,11 @@ def _verdicts(comparison: Comparison) -> list[str]:
         if pair is not None and pair.low is not None and pair.high is not None:
             ends = (pair.low, pair.high) if pair.a == claim.better else (-pair.high, -pair.low)
             difference += f", 95 % interval {points(ends[0])} to {points(ends[1])}"
+        if pair is not None and (pair.p or 1.0) < ALPHA <= (pair.p_holm or 0.0):
+            difference += f"; clear alone, but not after the correction for {pair.family} pairs"
         text = f"{claim.claim[0].upper()}{claim.claim[1:]}: {claim.verdict} ({difference})."
+        if pair is not None and len(pair.seeds) < MIN_SEEDS:
+            text += f" A verdict needs {MIN_SEEDS} seeds of both starts."
         if claim.verdict == "not resolved":
             text += f" {_what_could_be_seen(comparison, claim.better, claim.worse)}"
         sentences.append(text)

@@ -2,22 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lesion_det.cells import Cell, CellAnswers, CellKey
-from lesion_det.comparison import AuditRow, Comparison, compare_arms
+from lesion_det.comparison import ArmResult, AuditRow, Comparison, Spread, compare_arms
 from lesion_det.det_config import DetConfig
 from lesion_det.filter_drift import ArmDrift, LayerDrift
 from lesion_det.ground_truth import GroundTruth, read_ground_truth
-from lesion_det.metrics import measure
+from lesion_det.metrics import DetectionMetrics, measure
 from lesion_det.predictions import Predictions
 from lesion_det.recipe import describe_recipe
 from lesion_det.report import Evidence
+from lesion_det.significance import Interval, PairDifference
 from lesion_det.topk_recall import lesion_ranks, recall_curve
 from tests.lesion_det.toy_comparison import write_toy_data
+from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions
 
 SKILL = {"random": 0.45, "ubr": 0.68, "imagenet": 0.76, "ubr+imagenet": 0.78, "ubr-stats": 0.47}
 LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3")
@@ -192,3 +195,54 @@ def toy_report(
         tuple(toy_drift(arm) for arm in arms),
     )
     return comparison, evidence
+
+
+LESION = (10.0, 20.0, 40.0, 60.0)
+
+
+def tiny_truth() -> tuple[GroundTruth, Predictions]:
+    """Return three images with two lesions, one of them found."""
+    truth = toy_ground_truth([[LESION], [LESION], []])
+    return truth, toy_predictions([[(0.9, LESION)], [], [(0.3, LESION)]])
+
+
+@cache
+def _tiny_metrics() -> DetectionMetrics:
+    return measure(*tiny_truth(), np.random.default_rng(0))
+
+
+def tiny_record(text: str = "random") -> Comparison:
+    """Return a comparison of one finished arm in which every free text is ``text``."""
+    metrics = _tiny_metrics()
+    cell = Cell(
+        arm=text, seed=0, status="finished", curve=((5, 0.2), (10, 0.5)), metrics=metrics, seconds=3
+    )
+    failed = Cell(arm=text, seed=1, status="failed", reason=text)
+    arm = ArmResult(
+        arm=text,
+        cells=(cell, failed),
+        pooled=Interval(value=0.5, low=0.25, high=0.75, note=text),
+        spreads={name: Spread(mean=value, sd=0.01) for name, value in metrics.scalars().items()},
+        weights=({"tensor": text, "shape": "3", "l2_norm": "1", "loaded": "True", "source": text},),
+    )
+    pair = PairDifference(
+        a=text, b=text, seeds=(0,), per_seed=(0.1,), value=0.1, low=0, high=0.2, p=0.2, note=text
+    )
+    return Comparison(
+        title=text,
+        data={text: text},
+        recipe={text: text},
+        settings=text,
+        audit=(AuditRow(what=text, values={text: text, "b": "c"}, equal=False),),
+        arms=(arm, ArmResult(arm="imagenet", not_run=text)),
+        pairs=(pair,),
+        claims=(),
+        untested={text: text},
+        versions={text: text},
+    )
+
+
+def tiny_evidence(text: str = "random") -> Evidence:
+    """Return what belongs to it; its slices are nowhere."""
+    truth, answers = tiny_truth()
+    return Evidence(truth, {text: (answers,)}, Path("nowhere"))
