@@ -30,7 +30,10 @@ def rebuild_random_start(made: Provenance) -> Trunk:
         made = Provenance.model_validate(made.config["first_stage"])
     if made.pretraining != "ubr" or made.init != "random" or not made.config:
         raise ValueError("the regressor's file does not say from which random trunk it started")
-    config = UbrConfig.model_validate(made.config)
+    # Only what the draw depends on: files of the data do not travel with weights, and other fields
+    # are checked against them.
+    drawn_by = {"arch", "width", "batch_norm", "init", "seed"} & made.config.keys()
+    config = UbrConfig.model_validate({name: made.config[name] for name in drawn_by})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # as the training did; its trunk is the first thing drawn
         return start_trunk(config)

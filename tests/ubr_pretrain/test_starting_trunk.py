@@ -1,14 +1,20 @@
 """The random trunk behind a regressor is drawn again, bit for bit, from the regressor's file."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import ubr_pretrain
+from lesion_det.layer_similarity import filter_cosine
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.starting_trunk import rebuild_random_start
 from ubr_pretrain.train_ubr import train
 from ubr_pretrain.ubr_config import Optimiser
+
+WEIGHTS = Path(ubr_pretrain.__file__).with_name("weights") / "scorer.safetensors"
 
 STANDSTILL = Optimiser(name="sgd", lr=1e-300, weight_decay=0.0)
 """Steps too small for float32: what such a training writes is what it started from."""
@@ -58,3 +64,18 @@ def test_the_start_of_a_second_stage_is_the_first_ones(cohort, tmp_path):
 def test_a_file_that_does_not_say_from_where_it_started_is_refused(made):
     with pytest.raises(ValueError, match="does not say from which random trunk it started"):
         rebuild_random_start(made)
+
+
+def test_the_start_of_the_weights_in_the_package_is_drawn_too():
+    """Their training weighed several sources, which its file names no more."""
+    found = read_regressor(WEIGHTS)
+    trained = found.regressor.trunk.state_dict()["conv2_1.weight"]
+
+    def cosine(start):
+        return filter_cosine(start.state_dict()["conv2_1.weight"], trained)
+
+    first = found.provenance.config["first_stage"]
+    other = first | {"config": first["config"] | {"seed": 7}}
+    elsewhere = found.provenance.model_copy(update={"config": {"first_stage": other}})
+    assert cosine(rebuild_random_start(found.provenance)) > 0.5
+    assert abs(cosine(rebuild_random_start(elsewhere))) < 0.1
