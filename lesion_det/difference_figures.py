@@ -92,6 +92,9 @@ def draw_along(
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axis.margins(x=0.06)
+            if points:  # at least a point to each side of zero
+                axis.update_datalim([(points[0].iteration, -1), (points[0].iteration, 1)])
+                axis.autoscale_view()
         for axis in axes[:, 0]:
             axis.set_ylabel("points")
             axis.yaxis.set_major_formatter(_signed_text)

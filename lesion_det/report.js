@@ -153,10 +153,10 @@
     hide();
   }
 
-  // paper has no folds
+  // paper has no folds, but for what fills pages and is in a CSV file as well
   let folded = [];
   window.addEventListener("beforeprint", () => {
-    folded = all("details:not([open])");
+    folded = all("details:not([open], .bulk)");
     for (const fold of folded) fold.open = true;
   });
   window.addEventListener("afterprint", () => { for (const fold of folded) fold.open = false; });

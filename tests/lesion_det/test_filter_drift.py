@@ -391,8 +391,8 @@ class TestFigures:
         rows = [row for drift in drifts.values() for row in drift.layers]
         svg = draw_drift(rows)
         for words in (
-            "ubr+imagenet: imagenet -&gt; ubr",
-            "ubr: ubr start -&gt; ubr",
+            "ubr+imagenet: imagenet → ubr",
+            "ubr: ubr start → ubr",
             "ubr-stats",
             "CKA of the activations",
             "pretraining",
