@@ -129,6 +129,8 @@ class Power(Config):
         if self.smallest_difference is None:
             return f"{design} no difference in recall can be judged: patients cannot be resampled"
         seen = f"a difference in recall below {100 * self.smallest_difference:.1f} points"
+        if self.smallest_difference >= 1:
+            seen = "any difference that recalls can have"
         pairs = f"{self.num_pairs} pair{'' if self.num_pairs == 1 else 's'}"
         power = f"({100 * CHANCE:g} % power, 5 % for {pairs})"
         if self.num_seeds == 1:

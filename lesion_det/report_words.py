@@ -151,15 +151,19 @@ def _what_could_be_seen(comparison: Comparison, a: str, b: str) -> str:
         return "That is neither a yes nor a no."
     for pair in power.measured:
         if {pair.a, pair.b} == {a, b}:
-            return (
-                f"{plain} by the measured spread, these trainings see a true difference in four of "
-                f"five repetitions only from {100 * pair.smallest_difference:.1f} points."
-            )
+            return f"{plain} by the measured spread, {_seen_from(pair.smallest_difference)}."
     if power.smallest_difference is None:
         return f"{plain} {power.words}."
+    return f"{plain} by the assumptions below, {_seen_from(power.smallest_difference)}."
+
+
+def _seen_from(difference: float) -> str:
+    """Say from where a true difference is seen; recalls cannot differ by more than 100 points."""
+    if difference >= 1:
+        return "no difference that recalls can have is seen in four of five repetitions"
     return (
-        f"{plain} by the assumptions below, this design sees a true difference in four of five "
-        f"repetitions only from {100 * power.smallest_difference:.1f} points."
+        f"a true difference is seen in four of five repetitions only from {100 * difference:.1f} "
+        "points"
     )
 
 

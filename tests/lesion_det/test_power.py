@@ -91,6 +91,9 @@ def test_words_of_designs() -> None:
     assert "points will not be seen (80 % power, 5 % for 6 pairs). Assumed: recall 74 %" in three
     assert "a verdict needs 3 seeds" in design_power(2, [7] * 700, 1).words
     assert "the luck of one training cannot be told" in design_power(1, [7] * 700, 1).words
+    assert (
+        "any difference that recalls can have will not be seen" in design_power(2, [1, 1], 6).words
+    )
     assert "no difference in recall can be judged" in design_power(3, [5], 1).words
 
 
