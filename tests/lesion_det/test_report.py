@@ -136,6 +136,19 @@ def test_answer_gives_the_difference_and_what_could_have_been_seen(written) -> N
     assert "is better than ImageNet alone" in sentences[3]
 
 
+def test_answer_never_asks_for_more_than_100_points(written) -> None:
+    comparison = written[0]
+    assert comparison.power is not None
+    measured = comparison.power.measured
+    blind = [pair.model_copy(update={"smallest_difference": 1.4}) for pair in measured]
+    power = comparison.power.model_copy(update={"measured": tuple(blind)})
+    unresolved = [c.model_copy(update={"verdict": "not resolved"}) for c in comparison.claims]
+    told = comparison.model_copy(update={"power": power, "claims": tuple(unresolved)})
+    text = " ".join(answer(told))
+    assert "no difference that recalls can have is seen" in text
+    assert "140" not in text
+
+
 def test_every_picture_is_embedded_once_and_every_start_has_its_panel(written) -> None:
     comparison, of_page, folder = written
     html = (folder / "report.html").read_text("utf-8")
