@@ -52,13 +52,14 @@ class TimeTo(Config):
     Attributes:
         arm: the start.
         share: 0.9, 0.95 or 0.99.
-        of_own: iteration of the first evaluation at that share of the arm's own best.
+        of_own: iteration of the first evaluation at that share of the arm's own best;
+            None where it found nothing.
         of_best_arm: the same of the best mean of all arms; None where it is never reached.
     """
 
     arm: str
     share: float
-    of_own: int
+    of_own: int | None
     of_best_arm: int | None
 
 
@@ -130,12 +131,17 @@ def times_to(finished: Mapping[str, Sequence[Cell]]) -> list[TimeTo]:
         TimeTo(
             arm=arm,
             share=share,
-            of_own=next(i for i in curve if curve[i] >= share * max(curve.values())),
-            of_best_arm=next((i for i in curve if curve[i] >= share * best), None),
+            of_own=_first_with(curve, share * max(curve.values())),
+            of_best_arm=_first_with(curve, share * best),
         )
         for arm, curve in means.items()
         for share in SHARES_OF_BEST
     ]
+
+
+def _first_with(curve: Mapping[int, float], recall: float) -> int | None:
+    """Return the first iteration with that recall; nothing reaches a share of nothing."""
+    return next((i for i in curve if curve[i] >= recall > 0), None)
 
 
 def _mean_curve(cells: Sequence[Cell]) -> dict[int, float]:

@@ -135,9 +135,9 @@ class Power(Config):
         power = f"({100 * CHANCE:g} % power, 5 % for {pairs})"
         if self.num_seeds == 1:
             text = f"{design} the luck of one training cannot be told from the start, and {seen}"
-            text += f" would not be seen even without it {power}"
+            text += f" would not be seen reliably even without it {power}"
         else:
-            text = f"{design} {seen} will not be seen {power}"
+            text = f"{design} {seen} will not be seen reliably {power}"
         if self.num_seeds < MIN_SEEDS:
             text += f"; a verdict needs {MIN_SEEDS} seeds"
         return f"{text}. Assumed: {self.assumptions.words}"

@@ -166,9 +166,14 @@ def pooled_recall(arm: ArmHits, rng: np.random.Generator) -> Interval:
 def recall_interval(arm: ArmHits, draws: PatientDraws) -> Interval:
     """Return the recall over all seeds of an arm with its interval, which 0 and 1 bound."""
     interval, _ = _estimate(arm.hits.astype(np.float64), draws)
+    return _bounded(interval, 0.0, 1.0)
+
+
+def _bounded(interval: Interval, lowest: float, highest: float) -> Interval:
+    """Return an interval without what the quantity cannot be."""
     if interval.low is None or interval.high is None:
         return interval
-    bounded = {"low": max(interval.low, 0.0), "high": min(interval.high, 1.0)}
+    bounded = {"low": max(interval.low, lowest), "high": min(interval.high, highest)}
     return interval.model_copy(update=bounded)
 
 
@@ -188,6 +193,7 @@ def pair_difference(
     rows_b = [arm_b.seeds.index(seed) for seed in seeds]
     difference = arm_a.hits[rows_a].astype(np.float64) - arm_b.hits[rows_b].astype(np.float64)
     interval, p = _estimate(difference, draws)
+    interval = _bounded(interval, -1.0, 1.0)
     return PairDifference(
         a=name_a,
         b=name_b,

@@ -151,6 +151,7 @@ def test_time_to_shares_of_the_best() -> None:
                 cell("slow", 1, [0.1, 0.2, 0.4, 0.42]),
             ],
             "fast": [cell("fast", 0, [0.46, 0.49, 0.5, 0.49])],
+            "blind": [cell("blind", 0, [0.0, 0.0])],
             "nothing to find": [cell("nothing to find", 0, [None, None])],
         }
     )
@@ -161,6 +162,7 @@ def test_time_to_shares_of_the_best() -> None:
         ("fast", 0.9, 10, 10),
         ("fast", 0.95, 20, 20),
         ("fast", 0.99, 30, 30),
+        *(("blind", share, None, None) for share in (0.9, 0.95, 0.99)),
     ]
 
 

@@ -52,9 +52,10 @@ def test_one_seed_one_lesion_a_patient_is_the_paired_t_test() -> None:
 
 def test_seeds_alone_are_the_t_test_of_their_differences() -> None:
     # Every lesion of a seed fares alike, so patients add nothing.
-    rows = np.array([[1], [1], [0], [1]]) * np.ones(40, int)
-    ours = compare(arm(rows), arm(np.zeros((4, 40))))
-    theirs = ttest_1samp([1, 1, 0, 1], 0)
+    found = [1, 1, 0, 1, 0, 1, 1, 0, 0, 1]
+    rows = np.array(found)[:, None] * np.ones(40, int)
+    ours = compare(arm(rows), arm(np.zeros((10, 40))))
+    theirs = ttest_1samp(found, 0)
     assert ours.patient_error == 0
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6)
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval(1 - ALPHA)))
@@ -132,6 +133,15 @@ def test_spread_over_seeds_is_in_the_interval() -> None:
     with_seeds = pooled_recall(arm([lucky, unlucky, lucky]), np.random.default_rng(0))
     assert with_seeds.low < 0.4
     assert with_seeds.high > 0.85
+
+
+def test_difference_of_two_recalls_is_bounded_by_100_points() -> None:
+    rng = np.random.default_rng(3)
+    a = arm(np.stack([np.ones(40, bool), rng.random(40) < 0.1]))
+    b = arm(np.zeros((2, 40), bool))
+    found = compare(a, b)
+    assert (found.low, found.high) == (-1.0, 1.0)  # two seeds, t of one degree of freedom
+    assert 0.4 < found.value < 0.7
 
 
 def test_swapped_arms_give_the_mirrored_interval() -> None:
