@@ -43,7 +43,7 @@ from ubr_pretrain.starting_trunk import rebuild_random_start
 from ubr_pretrain.trunk import Trunk, fold_batch_norm, load_trunk
 
 FILE = "filter_drift.safetensors"
-VERSION = 1
+VERSION = 2
 
 NUM_IMAGES, NUM_POSITIONS = 8, 512
 """Where activations are compared: validation images, and positions drawn in each."""
