@@ -11,6 +11,7 @@ Free of torch: a child is told its GPU and its threads before anything of torch 
 from __future__ import annotations
 
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -282,6 +283,8 @@ def _run(
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # a file's would come after the last words
     sys.exit(train(config, folder))
 
 
