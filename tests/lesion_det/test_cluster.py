@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ COMMANDS = {
         (start-job $id) >/dev/null 2>&1 &
         echo Submitted batch job $id""",
     "start-job": """
+        while [ -e $FAKE/hold ]; do sleep 0.1; done
         SLURM_JOB_ID=$1 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 \\
         SLURM_LOCALID=0 SLURM_JOB_NODELIST=node1 bash $FAKE/$1.sh
         test -e $FAKE/$1.requeue && rm $FAKE/$1.requeue && exec start-job $1
@@ -63,24 +64,36 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def launch(top: Path, seeds: Sequence[int], *, wait: bool) -> tuple[dict[int, str], list[str]]:
+def launch(
+    top: Path, seeds: Sequence[int], *, wait: bool, when_queued: Callable[[], None] = lambda: None
+) -> tuple[dict[int, str], list[str]]:
     executor = slurm_executor(top / "cluster", ["partition=gpu", "time=90", "mem=32G"], gpu=True)
     launcher = ClusterLauncher(
         executor, top / "cluster" / "jobs.json", wait=wait, train=finish_second_time
     )
     lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        when_queued()
+
     (top / "cells").mkdir(exist_ok=True)
-    endings = launcher([toy_task(top, seed) for seed in seeds], lines.append)
+    endings = launcher([toy_task(top, seed) for seed in seeds], say)
     return {ending.key.seed: ending.reason for ending in endings}, lines
 
 
 def test_jobs_are_remembered_waited_for_and_gathered(slurm: Path, tmp_path: Path) -> None:
+    (slurm / "hold").touch()  # no job begins, however slow this machine is
     with pytest.raises(Stopped, match="3 jobs are in the queue") as stopped:
         launch(tmp_path, (0, 1, 2), wait=False)
     assert stopped.value.exit_code == 0
     remembered = json.loads((tmp_path / "cluster" / "jobs.json").read_text())
     assert remembered == {"seed0": "101", "seed1": "102", "seed2": "103"}
-    reasons, _ = launch(tmp_path, (0, 1, 2), wait=True)
+
+    def begin() -> None:
+        (slurm / "hold").unlink(missing_ok=True)
+
+    reasons, _ = launch(tmp_path, (0, 1, 2), wait=True, when_queued=begin)
     assert reasons == {
         0: "",
         1: "job 102: OUT_OF_MEMORY; its last line: its last words",
