@@ -135,6 +135,15 @@ def build_question(
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise ValueError(f"--label-fractions {fraction:g}: must be > 0 and <= 1")
+    named: list[tuple[str, Path | None]] = [
+        ("--ubr", common.ubr),
+        ("--ubr-imagenet", ubr_imagenet),
+        ("--imagenet-weights", common.imagenet_weights),
+        *((f"--external {name}", path) for name, path in external.items()),
+    ]
+    for flag, file in named:  # a name that is mistyped should not cost the other arms first
+        if file is not None and not file.is_file():
+            raise ValueError(f"{flag}: {file}: no such file")
     return Question(
         common,
         arms,

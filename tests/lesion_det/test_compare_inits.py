@@ -233,13 +233,16 @@ def flags(question: Question, out: Path) -> list[str]:
     ]
 
 
-def test_fractions_fall_and_external_trunks_are_arms(question: Question) -> None:
+def test_fractions_fall_and_external_trunks_are_arms(question: Question, tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "a.pth", tmp_path / "b.pth"
+    mine.touch()
+    theirs.touch()
     asked = build_question(
         question.common,
         ("random", "mine"),
         (1, 0, 1),
         (0.05, 1.0, 0.25, 1.0),
-        externals=("mine=a.pth", "theirs=b.pth"),
+        externals=(f"mine={mine}", f"theirs={theirs}"),
         title="title",
     )
     assert asked.inits == ("random", "mine", "theirs")
@@ -253,7 +256,7 @@ def test_fractions_fall_and_external_trunks_are_arms(question: Question) -> None
     ]
     assert asked.keys[-1].name == "theirs-seed0-labels5"
     config = asked.cell_config(CellKey("theirs", 1))
-    assert (config.init, config.external) == ("external", Path("b.pth"))
+    assert (config.init, config.external) == ("external", theirs)
     assert asked.cell_config(CellKey("random", 1)).external is None
 
 
@@ -320,7 +323,7 @@ def test_flag_of_a_field_may_be_spelled_with_dashes(
     asked = [*flags(question, tmp_path), "--imagenet-weights", "absent.pth"]
     with pytest.raises(SystemExit):  # read, and then found absent
         main([*asked, "--inits", "imagenet", "--seeds=0"])
-    assert "no arm can be run: imagenet: absent.pth: no such file" in capsys.readouterr().err
+    assert "--imagenet-weights: absent.pth: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -335,6 +338,8 @@ def test_flag_of_a_field_may_be_spelled_with_dashes(
         (["--external", "UBR=vgg.pth"], "UBR is the name of another arm"),
         (["--external", "x=a.pth", "--external", "x=b.pth"], "x is the name of another arm"),
         (["--inits", "external"], "--inits external: not one of random, ubr"),
+        (["--external", "x=a.pth"], "--external x: a.pth: no such file"),
+        (["--ubr-imagenet", "a.pth"], "--ubr-imagenet: a.pth: no such file"),
         (["--jobs", "0"], "--jobs 0: auto, or a whole number above 0"),
         (["--no-wait"], "--no-wait: only jobs of --slurm go on without this command"),
         (["--slurm", "time=2:00:00"], "--slurm time=2:00:00: minutes, a whole number above 0"),
