@@ -139,11 +139,11 @@ def build_question(
         ("--ubr", common.ubr),
         ("--ubr-imagenet", ubr_imagenet),
         ("--imagenet-weights", common.imagenet_weights),
-        *((f"--external {name}", path) for name, path in external.items()),
+        *((f"--external {name}", trunk) for name, trunk in external.items()),
     ]
-    for flag, file in named:  # a name that is mistyped should not cost the other arms first
-        if file is not None and not file.is_file():
-            raise ValueError(f"{flag}: {file}: no such file")
+    for flag, path in named:  # a name that is mistyped should not cost the other arms first
+        if path is not None and not path.is_file():
+            raise ValueError(f"{flag}: {path}: no such file")
     return Question(
         common,
         arms,
