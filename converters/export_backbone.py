@@ -23,9 +23,9 @@ from ubr_pretrain.config import CommandParser, refuse
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from converters.layouts import Layout
     from ubr_pretrain.backbone import Backbone
     from ubr_pretrain.ct import InputSpec
+    from ubr_pretrain.layouts import Layout
     from ubr_pretrain.trunk import Trunk
 
 PROG = "export_backbone.py"
@@ -79,9 +79,9 @@ def export_backbone(
     """
     from tempfile import TemporaryDirectory
 
-    from converters.layouts import tensor_names
     from converters.weight_files import output_files, read_weights, write_weights
     from ubr_pretrain.checkpoint import file_sha256, write_atomically
+    from ubr_pretrain.layouts import tensor_names
 
     finals = output_files(out, layout)
     if taken := [str(file) for file in finals if file.exists()]:
@@ -156,7 +156,8 @@ def _read_source(checkpoint: Path) -> tuple[Trunk, Backbone]:
 
 def _fresh_network(tensors: dict[str, Tensor], backbone: Backbone, layout: Layout) -> nn.Module:
     """Load what was read back, strictly, into a new network of the layout's kind."""
-    from converters.layouts import rename, tensor_names, torchvision_features
+    from converters.layouts import torchvision_features
+    from ubr_pretrain.layouts import rename, tensor_names
     from ubr_pretrain.trunk import Trunk, load_trunk
 
     arch, width = backbone.trunk.arch, backbone.trunk.width

@@ -1,23 +1,12 @@
-"""What each layout calls the tensors of a trunk, and which input its user must feed.
-
-==============  ==============================  ================================================
-layout          conv1_1.weight of VGG-16        who reads it
-==============  ==============================  ================================================
-``ubr``         ``conv1_1.weight``              this project (``read_backbone``)
-``torchvision`` ``features.0.weight``           ``torchvision.models.vgg16``, ``alexnet``
-``detectron2``  ``backbone.conv1_1.weight``     Detectron2's ``DetectionCheckpointer``
-==============  ==============================  ================================================
-"""
+"""Networks and inputs of others in which an exported trunk is to work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.trunk import (
@@ -25,36 +14,10 @@ from ubr_pretrain.trunk import (
     TORCHVISION_INDEX,
     Architecture,
     scaled_channels,
-    torchvision_names,
 )
-
-Layout = Literal["ubr", "torchvision", "detectron2"]
 
 GREY_MAX = 255.0
 """Detectron2's mappers hand over 0..255; its PIXEL_MEAN and PIXEL_STD are in that unit."""
-
-
-def tensor_names(arch: Architecture, layout: Layout) -> dict[str, str]:
-    """Map our tensor names to those of ``layout``, one to one."""
-    theirs = torchvision_names(arch)
-    match layout:
-        case "torchvision":
-            return theirs
-        case "detectron2":
-            return {ours: f"backbone.{ours}" for ours in theirs}
-        case "ubr":
-            return {ours: ours for ours in theirs}
-
-
-def rename(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the tensors under their new names; the two sets of names must be the same.
-
-    Raises:
-        ValueError: a tensor without a new name, or a name without a tensor.
-    """
-    if odd := sorted(tensors.keys() ^ names.keys()):
-        raise ValueError(f"{odd[0]}: a tensor without a name, or a name without a tensor")
-    return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def torchvision_features(arch: Architecture, width: float) -> nn.Sequential:

@@ -21,15 +21,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from converters.layouts import Layout, rename, tensor_names
 from ubr_pretrain.backbone import Backbone, read_backbone, write_backbone
-from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, write_atomically
-from ubr_pretrain.foreign_weights import read_foreign_weights
+from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.foreign_weights import read_foreign_weights, read_plain_pickle
+from ubr_pretrain.layouts import Layout, rename, tensor_names
 from ubr_pretrain.runtime import to_json
 
 SUFFIXES: Mapping[Layout, tuple[str, ...]] = {
@@ -41,18 +40,6 @@ AUTHOR = "ct-body-part-transfer"
 """Anything but "Caffe2", of which Detectron2 would rename the tensors."""
 
 PICKLE_PROTOCOL = 4
-_ALLOWED = {
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "_reconstruct"),  # numpy 1
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-}
-
-_DAMAGED = (
-    *(pickle.UnpicklingError, EOFError, ValueError, TypeError),
-    *(IndexError, KeyError, AttributeError),
-)
-"""What ``pickle`` raises on bytes that are not a whole pickle, besides its own error."""
 
 
 def output_files(out: Path, layout: Layout) -> tuple[Path, ...]:
@@ -115,27 +102,3 @@ def read_weights(path: Path, layout: Layout) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
     tensors, _ = read_foreign_weights(path)
     return dict(tensors)
-
-
-def read_plain_pickle(path: Path) -> Any:
-    """Unpickle numpy arrays, containers, strings and numbers, and refuse everything else.
-
-    Raises:
-        CheckpointRefused: the pickle names any other class or function, or is damaged.
-    """
-    try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
-    except _DAMAGED as error:
-        raise CheckpointRefused(f"{path}: not a pickle of plain arrays ({error})") from error
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows how numpy rebuilds an array, and no other callable."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        if name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # wherever this numpy keeps it
-        return getattr(np, name)

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from converters.external_trunk import read_external_trunk
 from lesion_det.det_config import Arm, DetConfig
 from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, read_imagenet_trunk
 from ubr_pretrain.checkpoint import CheckpointRefused, checkpoint_kind, file_sha256
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
+from ubr_pretrain.external_trunk import read_external_trunk
 from ubr_pretrain.regressor import read_regressor, regressor_backbone
 from ubr_pretrain.trunk import Trunk, load_trunk
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
+
+_ALLOWED = {
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "_reconstruct"),  # numpy 1
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+}
+
+_DAMAGED = (
+    *(pickle.UnpicklingError, EOFError, ValueError, TypeError),
+    *(IndexError, KeyError, AttributeError),
+)
+"""What ``pickle`` raises on bytes that are not a whole pickle, besides its own error."""
 
 
 def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
@@ -41,7 +55,7 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
     about = _read_description(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True), about
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
 
@@ -58,3 +72,27 @@ def _read_description(file: Path) -> Mapping[str, Any]:
     if about.get("sha256", "") not in ("", file_sha256(file)):
         raise CheckpointRefused(f"{file}: not the file that {description.name} describes")
     return about
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Unpickle numpy arrays, containers, strings and numbers, and refuse everything else.
+
+    Raises:
+        CheckpointRefused: the pickle names any other class or function, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file).load()
+    except _DAMAGED as error:
+        raise CheckpointRefused(f"{path}: not a pickle of plain arrays ({error})") from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Knows how numpy rebuilds an array, and no other callable."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        if name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # wherever this numpy keeps it
+        return getattr(np, name)

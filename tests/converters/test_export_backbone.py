@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from converters import export_backbone as command
 from converters.export_backbone import activation_difference, export_backbone, main
 from converters.layouts import torchvision_features
-from converters.weight_files import read_plain_pickle, read_weights
+from converters.weight_files import read_weights
 from tests.converters.checkpoints import SPEC, write_regressor
 from ubr_pretrain.backbone import read_backbone, read_imagenet_trunk
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, write_checkpoint
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.foreign_weights import read_plain_pickle
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.trunk import Trunk
 

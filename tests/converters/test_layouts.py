@@ -6,8 +6,9 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.layouts import detectron2_input, rename, tensor_names, torchvision_features
+from converters.layouts import detectron2_input, torchvision_features
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec, Window
+from ubr_pretrain.layouts import rename, tensor_names
 from ubr_pretrain.trunk import Trunk
 
 ARCHITECTURES = ("vgg16", "alexnet")

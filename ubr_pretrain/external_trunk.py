@@ -25,12 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from converters.layouts import Layout, tensor_names
-from converters.weight_files import read_plain_pickle
 from ubr_pretrain.backbone import Backbone, Provenance, read_backbone
 from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.ct import InputSpec
-from ubr_pretrain.foreign_weights import read_foreign_weights
+from ubr_pretrain.foreign_weights import read_foreign_weights, read_plain_pickle
+from ubr_pretrain.layouts import Layout, tensor_names
 from ubr_pretrain.trunk import Trunk, load_trunk
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")

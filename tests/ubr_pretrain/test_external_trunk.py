@@ -11,12 +11,12 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from converters.external_trunk import read_external_trunk
-from converters.layouts import Layout, tensor_names
 from converters.weight_files import write_weights
 from ubr_pretrain.backbone import Backbone, Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, write_checkpoint
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
+from ubr_pretrain.external_trunk import read_external_trunk
+from ubr_pretrain.layouts import Layout, tensor_names
 from ubr_pretrain.trunk import Trunk
 
 WIDTH = 0.1
