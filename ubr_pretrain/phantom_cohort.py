@@ -4,7 +4,8 @@
     make_phantoms.py OUT --subjects 24 --deeplesion --lesion-patients 40 --pictures
 
 Writes ``OUT/phantoms.json`` (what was asked); ``OUT/ct/*.nii.gz`` with ``manifest.csv``,
-``slice_classes.csv``, ``landmarks.csv`` and ``slice_coordinates.csv``; ``OUT/deeplesion`` in the
+``slice_classes.csv``, ``landmarks.csv`` and ``slice_coordinates.csv``; with ``--labels``
+``OUT/labels/*.nii.gz``, the tissue of every voxel, and ``tissues.json``; ``OUT/deeplesion`` in the
 official layout; ``OUT/pictures/*.png``.
 """
 
@@ -26,7 +27,7 @@ PROG = "make_phantoms.py"
 SUMMARY = "Write synthetic CT volumes with exact body parts and landmarks, and a DeepLesion."
 PLAIN_LINE_EVERY_S = 10.0
 RECORD = "phantoms.json"
-FOLDERS = ("ct", "deeplesion", "pictures")
+FOLDERS = ("ct", "labels", "deeplesion", "pictures")
 
 
 def _watched(items: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
@@ -64,6 +65,7 @@ def make_phantoms(arguments: argparse.Namespace) -> None:
     cohort = write_cohort(
         out / "ct", arguments.subjects, arguments.seed, arguments.matrix, arguments.abnormal,
         arguments.region, arguments.step_mm, arguments.max_slices,
+        out / "labels" if arguments.labels else None,
     )  # fmt: skip
     patients = arguments.lesion_patients
     series: Iterable[Path] = ()
@@ -145,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--step-mm", type=float, help="slice interval (drawn: 0.8 to 8)")
     add("--max-slices", type=int, default=240, help="per volume, by a coarser interval (240)")
     add("--abnormal", type=int, default=0, help="how many of the subjects are abnormal (0)")
+    add("--labels", action="store_true", help="also write the tissue of every voxel")
     add("--deeplesion", action="store_true", help="also write a synthetic DeepLesion")
     add("--lesion-patients", type=int, default=24, help="patients in it (24)")
     add("--lesion-mm", type=float, default=17.0, help="median long diameter of its lesions (17)")

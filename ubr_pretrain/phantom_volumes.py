@@ -2,18 +2,21 @@
 
 Layout: ``*.nii.gz``, ``manifest.csv`` (volume, subject, how it is stored), ``slice_classes.csv``,
 ``landmarks.csv`` and ``slice_coordinates.csv``; slices are counted from 0, superior to inferior,
-whatever the direction in which a file holds them.
+whatever the direction in which a file holds them. Where labels are asked for, a second folder holds
+a file of the same name for every volume, a tissue a voxel, and ``tissues.json`` with their numbers.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
@@ -26,6 +29,7 @@ from ubr_pretrain.phantom import (
     Region,
     sample_phantom,
 )
+from ubr_pretrain.phantom_tissues import Tissue
 
 ABNORMAL_REGIONS: dict[Abnormality, tuple[Region, ...]] = {
     "ascites": ("abdomen", "trunk"),
@@ -67,6 +71,7 @@ def write_cohort(
     region: Region | None = None,
     step_mm: float | None = None,
     max_slices: int | None = 240,
+    labels: Path | None = None,
 ) -> Iterator[tuple[str, Phantom]]:
     """Write one volume per subject, yielding its name and content once it is on disk.
 
@@ -81,6 +86,7 @@ def write_cohort(
         region: what is scanned; drawn where absent.
         step_mm: slice interval; drawn where absent.
         max_slices: per volume, kept by a coarser interval.
+        labels: folder for the tissue of every voxel; None: not written.
 
     Raises:
         ValueError: an impossible number, region, size or interval, before anything is written.
@@ -110,10 +116,15 @@ def write_cohort(
             name = f"phantom_{seed}_{number:04d}"
             signs = STORED_DIRECTIONS[number % len(STORED_DIRECTIONS)]
             write_nifti(phantom.volume, out / f"{name}.nii.gz", signs)
+            if labels is not None:
+                write_labels(phantom, labels / f"{name}.nii.gz", signs)
             _tabulate(tables, name, phantom, signs, kind or "")
             yield name, phantom
         for table, rows in tables.items():
             _write_table(out / f"{table}.csv", COLUMNS[table], rows)
+        if labels is not None:
+            with write_atomically(labels / "tissues.json", "w") as file:
+                json.dump({tissue.name.lower(): int(tissue) for tissue in Tissue}, file, indent=1)
 
     return written()
 
@@ -131,14 +142,28 @@ def write_nifti(volume: Volume, path: Path, signs: tuple[int, int, int] = (1, 1,
     Raises:
         OSError: it cannot be written, or what was written is not what it should be.
     """
+    write_image(_stored(volume.hu, volume.spacing_mm_zyx, signs), path)
+
+
+def write_labels(phantom: Phantom, path: Path, signs: tuple[int, int, int] = (1, 1, -1)) -> None:
+    """Write the tissue of every voxel as NIfTI, on the grid that ``write_nifti`` gives its volume.
+
+    Lesions are not in it. Arguments and errors are those of ``write_nifti``.
+    """
+    write_image(_stored(phantom.tissues, phantom.volume.spacing_mm_zyx, signs), path)
+
+
+def _stored(
+    voxels: NDArray[Any], spacing_mm_zyx: tuple[float, float, float], signs: tuple[int, int, int]
+) -> sitk.Image:
     flips = tuple(slice(None, None, step) for step in (-signs[2], signs[1], signs[0]))
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.hu[flips]))
-    spacing = volume.spacing_mm_zyx[::-1]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels[flips]))
+    spacing = spacing_mm_zyx[::-1]
     image.SetSpacing(spacing)
     image.SetDirection(np.diag(signs).astype(float).ravel().tolist())
-    extent = [(n - 1) * s for n, s in zip(volume.hu.shape[::-1], spacing, strict=True)]
+    extent = [(n - 1) * s for n, s in zip(voxels.shape[::-1], spacing, strict=True)]
     image.SetOrigin([-sign * length / 2 for sign, length in zip(signs, extent, strict=True)])
-    write_image(image, path)
+    return image
 
 
 def _tabulate(

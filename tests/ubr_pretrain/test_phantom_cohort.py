@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from ubr_pretrain.phantom import ABNORMALITIES, Phantom, sample_phantom
 from ubr_pretrain.phantom_cohort import RECORD, main
 from ubr_pretrain.phantom_pictures import draw_contact_sheet, draw_views
+from ubr_pretrain.phantom_tissues import Tissue
 from ubr_pretrain.phantom_volumes import STORED_DIRECTIONS, write_cohort, write_nifti
 from ubr_pretrain.volumes import read_volume
 
@@ -95,13 +97,32 @@ def test_a_subject_does_not_depend_on_how_many_are_written(tmp_path: Path):
     np.testing.assert_array_equal(few["phantom_7_0000"].volume.hu, many["phantom_7_0000"].volume.hu)
 
 
+def test_labels_lie_on_the_voxels_of_their_volume_and_change_nothing_else(tmp_path: Path):
+    alone, out, labels = tmp_path / "alone", tmp_path / "ct", tmp_path / "labels"
+    phantoms = dict(write_cohort(out, len(STORED_DIRECTIONS), 7, 48, max_slices=20, labels=labels))
+    dict(write_cohort(alone, len(STORED_DIRECTIONS), 7, 48, max_slices=20))
+    for file in alone.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+    for name, phantom in phantoms.items():
+        volume, tissues = (nibabel.load(f / f"{name}.nii.gz") for f in (out, labels))
+        np.testing.assert_array_equal(tissues.affine, volume.affine)
+        assert tissues.get_data_dtype() == np.uint8
+        right_anterior_up = np.asarray(nibabel.as_closest_canonical(tissues).dataobj)
+        stored = right_anterior_up.transpose(2, 1, 0)[::-1, ::-1, ::-1]
+        np.testing.assert_array_equal(stored, phantom.tissues)
+    numbers = json.loads((labels / "tissues.json").read_text())
+    assert (numbers["liver"], numbers["spleen"]) == (Tissue.LIVER, Tissue.SPLEEN)
+    assert set(numbers.values()) == set(Tissue)
+
+
 def test_command_writes_volumes_lesions_and_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "phantoms"
     words = [str(out), "--subjects", "2", "--matrix", "64", "--max-slices", "20", "--pictures",
-             "--deeplesion", "--lesion-patients", "3"]  # fmt: skip
+             "--labels", "--deeplesion", "--lesion-patients", "3"]  # fmt: skip
     assert main(words) == 0
+    assert len(list((out / "labels").glob("*.nii.gz"))) == 2
     assert len(list((out / "ct").glob("*.nii.gz"))) == 2
     assert (out / "deeplesion" / "DL_info.csv").is_file()
     for name in ("slices.png", "views.png"):
