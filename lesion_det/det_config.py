@@ -17,10 +17,14 @@ from pydantic import Field, model_validator
 
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.starting_flags import ExternalInput
+from ubr_pretrain.transferred_blocks import WHOLE, Block
 
 Arm = Literal[
     "random", "ubr", "imagenet", "ubr+imagenet", "ubr-stats", "imagenet-stats", "external"
 ]
+
+Engine = Literal["torchvision", "detectron2"]
 
 STEP_EVERY: Mapping[Arm, int] = {
     "random": 20_000,
@@ -135,9 +139,12 @@ class DetConfig(Config):
         init: where the trunk starts: one of the paper's four arms, or a control.
         ubr: checkpoint of ``train_ubr.py`` or file of ``export_backbone.py``.
         imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
-        external: a VGG-16 of others, in a layout that ``converters`` knows.
+        external: a VGG-16 of others (file, or folder of a hub), in a layout that
+            ``ubr_pretrain.layouts`` knows.
         external_input: how HU become its input: "imagenet" as for torchvision's weights, or a
             description of its own; None: as the file says, where this project wrote it.
+        transfer_through: the last block of the trunk that comes from the start; those behind it
+            are drawn as the random arm draws them. conv5: the whole trunk.
         coco: folder of ``train.json`` and ``val.json``, used where no files are named.
         train: COCO files to train on.
         val: COCO files to evaluate on along the training.
@@ -147,6 +154,7 @@ class DetConfig(Config):
             smaller fraction are among those of a larger one of the same seed.
         images: the folder ``Images_png``.
         width: channel multiplier of the trunk; 1 is the paper's.
+        engine: the library that computes the detector; losses, answers and checkpoints are alike.
         input: see ``InputConfig``.
         random_input: how HU become the input of a trunk that comes from no file.
         detector: see ``DetectorConfig``.
@@ -168,7 +176,8 @@ class DetConfig(Config):
     ubr: Path | None = None
     imagenet_weights: Path | None = None
     external: Path | None = None
-    external_input: InputSpec | Literal["imagenet"] | None = None
+    external_input: ExternalInput = None
+    transfer_through: Block = WHOLE
     coco: Path | None = None
     train: tuple[Path, ...] = ()
     val: tuple[Path, ...] = ()
@@ -177,6 +186,7 @@ class DetConfig(Config):
     label_fraction: float = Field(1.0, gt=0, le=1)
     images: Path = Path("Images_png")
     width: float = Field(1.0, gt=0, le=4)
+    engine: Engine = "torchvision"
     input: InputConfig = InputConfig()
     random_input: InputSpec = InputSpec()
     detector: DetectorConfig = DetectorConfig()

@@ -55,14 +55,15 @@ class SeededSampler:
 
     def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return masks of the chosen foreground (label >= 1) and background (label 0)."""
-        foreground, background = [], []
-        for seed, label in zip(self.seeds, labels, strict=True):
-            generator = torch.Generator().manual_seed(seed)
-            quota = int(self.batch * self.foreground_fraction)
-            chosen = _choose(label >= 1, quota, generator)
-            foreground.append(chosen)
-            background.append(_choose(label == 0, self.batch - int(chosen.sum()), generator))
-        return foreground, background
+        chosen = [self.choose(label, seed) for seed, label in zip(self.seeds, labels, strict=True)]
+        return [foreground for foreground, _ in chosen], [background for _, background in chosen]
+
+    def choose(self, label: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the masks of one image."""
+        generator = torch.Generator().manual_seed(seed)
+        quota = int(self.batch * self.foreground_fraction)
+        foreground = _choose(label >= 1, quota, generator)
+        return foreground, _choose(label == 0, self.batch - int(foreground.sum()), generator)
 
 
 def _choose(eligible: Tensor, quota: int, generator: torch.Generator) -> Tensor:

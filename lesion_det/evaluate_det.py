@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lesion_det.det_config import Engine
 from ubr_pretrain.config import CommandParser, refuse
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
@@ -38,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--coco", type=Path, required=True, help="COCO file of the split")
     parser.add_argument("--images", type=Path | None, help="Images_png, with --checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--engine",
+        type=Engine | None,
+        help="what computes a checkpoint; default: what it was trained with",
+    )
     parser.add_argument("--strict", action="store_true", help="refuse images without predictions")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace results in --out")
@@ -46,13 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(parser.prog, "name either --checkpoint or --predictions")
     if (a.checkpoint is None) != (a.images is None):
         refuse(parser.prog, "--images goes with --checkpoint")
+    if a.engine is not None and a.checkpoint is None:
+        refuse(parser.prog, "--engine goes with --checkpoint")
     if (a.out / "metrics.json").exists() and not a.overwrite:
         refuse(parser.prog, f"--out {a.out}: holds metrics; use --overwrite or another folder")
     try:
         if a.checkpoint is None:
             metrics = evaluate_predictions(a.predictions, a.coco, a.out, strict=a.strict)
         else:
-            metrics = evaluate_checkpoint(a.checkpoint, a.coco, a.images, a.out, device=a.device)
+            metrics = evaluate_checkpoint(
+                a.checkpoint, a.coco, a.images, a.out, device=a.device, engine=a.engine
+            )
     except ValueError as error:
         refuse(parser.prog, str(error))
     from lesion_det.metrics_table import metrics_table
@@ -94,9 +104,23 @@ def evaluate_predictions(
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, coco: Path, images: Path, out: Path, *, device: str = "auto"
+    checkpoint: Path,
+    coco: Path,
+    images: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    engine: Engine | None = None,
 ) -> DetectionMetrics:
     """Detect on every image, write ``predictions.json`` and ``metrics.json`` into ``out``.
+
+    Args:
+        checkpoint: of ``train_det.py``.
+        coco: the split.
+        images: the folder ``Images_png``.
+        out: folder of the results.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        engine: what computes the detector; None: what it was trained with.
 
     Raises:
         ValueError: the checkpoint, the JSON or a slice is refused.
@@ -110,7 +134,7 @@ def evaluate_checkpoint(
 
     ground_truth = read_ground_truth(coco)
     require_files(images, ground_truth.images)
-    trained = read_detector(checkpoint)
+    trained = read_detector(checkpoint, engine)
     prepared = PreparedImages(images, trained.input)
     with start_ranks(device) as ranks:
         detector = trained.detector.to(ranks.device)

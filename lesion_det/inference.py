@@ -17,8 +17,8 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from lesion_det.boxes import Boxes
-from lesion_det.det_config import PATHS, Arm, DetConfig, DetectorConfig, InputConfig
-from lesion_det.detector import Detector
+from lesion_det.det_config import PATHS, Arm, DetConfig, DetectorConfig, Engine, InputConfig
+from lesion_det.engine import LesionDetector, build_detector
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import TOP_K
 from lesion_det.predictions import Predictions, write_predictions
@@ -33,7 +33,7 @@ from ubr_pretrain.trunk import Trunk
 
 
 def predict(
-    detector: Detector,
+    detector: LesionDetector,
     ground_truth: GroundTruth,
     prepared: PreparedImages,
     ranks: Ranks,
@@ -80,7 +80,7 @@ def pooled_recall(hits: Bool[np.ndarray, " L"]) -> float | None:
 
 
 def detect_original(
-    detector: Detector, prepared: PreparedImage, device: torch.device, *, bf16: bool = False
+    detector: LesionDetector, prepared: PreparedImage, device: torch.device, *, bf16: bool = False
 ) -> tuple[Boxes, NDArray[np.float64]]:
     """Return the boxes, in pixels of the PNG, and scores of one image."""
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -104,13 +104,15 @@ def write_answers(out: Path, split: str, answers: Sequence[Predictions]) -> Path
 class TrainedDetector:
     """A detector from a checkpoint, in eval mode, with what is needed to use it rightly."""
 
-    detector: Detector
+    detector: LesionDetector
     input: InputConfig
     arm: Arm
     provenance: Provenance
 
 
-def detector_state(detector: Detector, config: DetConfig, provenance: Provenance) -> dict[str, Any]:
+def detector_state(
+    detector: LesionDetector, config: DetConfig, provenance: Provenance
+) -> dict[str, Any]:
     """Return the part of a training checkpoint from which ``read_detector`` rebuilds it."""
     return {
         "arm": config.init,
@@ -124,15 +126,21 @@ def detector_state(detector: Detector, config: DetConfig, provenance: Provenance
     }
 
 
-def read_detector(path: Path) -> TrainedDetector:
+def read_detector(path: Path, engine: Engine | None = None) -> TrainedDetector:
     """Read the detector of a training checkpoint; every tensor must fit.
+
+    Args:
+        path: of ``train_det.py``, or of ``convert_detector.py``.
+        engine: what computes it; None: what it was trained with.
 
     Raises:
         CheckpointRefused: damaged, not a detector checkpoint, or tensors missing or misshapen.
+        ValueError: the engine is not installed.
     """
     state = read_checkpoint(path, "detector")
     config = DetectorConfig.model_validate(state["detector_config"])
-    detector = Detector(
+    detector = build_detector(
+        engine or state["config"].get("engine", "torchvision"),
         Trunk("vgg16", state["width"], stride=config.stride),
         InputSpec.model_validate(state["input_spec"]),
         config,

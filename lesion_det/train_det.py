@@ -32,7 +32,7 @@ from ubr_pretrain.config import config_parser, parse_config, refuse
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     import torch
 
-    from lesion_det.detector import Detector
+    from lesion_det.engine import LesionDetector
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def train(
 
     from lesion_det.batches import BatchSource
     from lesion_det.curve_hits import hits_to_text
-    from lesion_det.detector import Detector, state_sha256
+    from lesion_det.detector import state_sha256
+    from lesion_det.engine import build_detector
     from lesion_det.inference import (
         detector_state,
         pooled_hits,
@@ -131,7 +132,9 @@ def train(
         # Network: the arm's trunk; RPN and head from a generator of their own, alike in all arms.
         seed_everything(config.seed)
         start = make_start(config)
-        detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
+        detector = build_detector(
+            config.engine, start.trunk, start.input_spec, config.detector, config.seed
+        )
         detector.to(ranks.device).train()
         weights = weight_table(start, detector.state_dict(), f"drawn, seed {config.seed}")
         audit = {
@@ -292,7 +295,7 @@ def train(
         return TrainResult(0, iteration, recall, best)
 
 
-def _build_optimiser(detector: Detector, config: DetOptimiser) -> torch.optim.Optimizer:
+def _build_optimiser(detector: LesionDetector, config: DetOptimiser) -> torch.optim.Optimizer:
     """Return SGD or AdamW in which biases do not decay."""
     import torch
 

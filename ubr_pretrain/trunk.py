@@ -98,6 +98,13 @@ class Trunk(nn.Module):
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D h w"]:
         """Return the activations of the last ReLU."""
         x = images
+        for _, x in self.activations(images):  # noqa: B007
+            pass
+        return x
+
+    def activations(self, images: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[str, Tensor]]:
+        """Yield (layer, its activations after the ReLU) from the input on."""
+        x = images
         for layer in self.layers:
             if layer.pool_before and not (self.stride == 8 and layer.name == "conv5_1"):
                 x = self._pool(x)
@@ -105,7 +112,7 @@ class Trunk(nn.Module):
             if self.batch_norm:
                 x = self.get_submodule(f"bn_{layer.name}")(x)
             x = torch.relu_(x)
-        return x
+            yield layer.name, x
 
     def _pool(self, x: Tensor) -> Tensor:
         size = 2 if self.arch == "vgg16" else 3
