@@ -46,7 +46,7 @@ from detectron2.utils.events import EventStorage
 from jaxtyping import Float, Int16
 from torch import Tensor, nn
 
-from converters.layouts import GREY_MAX
+import lesion_det.deeplesion_d2  # noqa: F401  (registers the datasets)
 from lesion_det.det_config import DetectorConfig, InputConfig
 from lesion_det.detector import ASPECT_RATIOS, Detector, SeededSampler
 from lesion_det.detector_layouts import (
@@ -57,7 +57,8 @@ from lesion_det.detector_layouts import (
     to_detectron2,
 )
 from lesion_det.detectron2_settings import DetectorSettings, detectron2_settings
-from ubr_pretrain.ct import AIR_HU, InputSpec, Window
+from ubr_pretrain.ct import AIR_HU, InputSpec
+from ubr_pretrain.network_input import GREY_MAX, grey_image
 from ubr_pretrain.trunk import Architecture, Trunk
 
 LOSSES = {
@@ -309,7 +310,9 @@ class Detectron2Detector(nn.Module):
             lesions = Instances((hu.shape[1], hu.shape[2]))
             lesions.gt_boxes = Boxes(boxes)
             lesions.gt_classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-            batch.append({"image": grey_image(hu, self.input_spec.window), "instances": lesions})
+            batch.append(
+                {"image": grey_image(hu.float(), self.input_spec.window), "instances": lesions}
+            )
         try:
             with EventStorage():
                 losses = self.model(batch)
@@ -323,7 +326,7 @@ class Detectron2Detector(nn.Module):
     ) -> tuple[Float[Tensor, "k 4"], Float[Tensor, " k"]]:
         """Return the detections of one image, best first: boxes and scores."""
         assert not self.training
-        image = grey_image(image_hu, self.input_spec.window)
+        image = grey_image(image_hu.float(), self.input_spec.window)
         (found,) = self.model.inference([{"image": image}], do_postprocess=False)
         return found.pred_boxes.tensor, found.scores
 
@@ -346,12 +349,6 @@ def _in_their_names(detector: Detectron2Detector, state: dict[str, Tensor], *_: 
     for name, tensor in theirs.items():
         inside = not name.startswith(BACKGROUND_BOX)
         state[f"model.{name}" if inside else name.replace(".", "_")] = tensor
-
-
-def grey_image(hu: Tensor, window: Window) -> Float[Tensor, "3 h w"]:
-    """Return 0..255 as ``INPUT.CT.WINDOW_HU`` says: what PIXEL_MEAN and PIXEL_STD are for."""
-    lower, upper = window.lower_hu, window.upper_hu
-    return ((hu.float() - lower) * (GREY_MAX / (upper - lower))).clamp(0.0, GREY_MAX)
 
 
 def build_cfg(settings: DetectorSettings) -> CfgNode:

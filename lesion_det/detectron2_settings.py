@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converters.layouts import GREY_MAX, detectron2_input
+from converters.layouts import detectron2_input
 from lesion_det.det_config import DetectorConfig, InputConfig
 from lesion_det.detector import (
     ASPECT_RATIOS,
@@ -43,6 +43,7 @@ from lesion_det.detector import (
     RPN_NMS_IOU,
 )
 from ubr_pretrain.ct import InputSpec, Window
+from ubr_pretrain.network_input import GREY_MAX
 
 SMOOTH_L1_BETA = 1 / 9
 FEATURES = "conv5"
@@ -179,15 +180,9 @@ def read_detectron2_settings(keys: Mapping[str, Any], source: str) -> DetectorSe
                 test_top_n=(rpn["PRE_NMS_TOPK_TEST"], rpn["POST_NMS_TOPK_TEST"]),
                 max_detections=keys["TEST"]["DETECTIONS_PER_IMAGE"],
             ),
-            input=InputConfig(
-                slices=ct["SLICES"],
-                interval_mm=ct["INTERVAL_MM"],
-                pixel_mm=ct["PIXEL_MM"] or None,
-                max_px=ct["MAX_PX"] or None,
-                clip_border=ct["CLIP_BORDER"],
-            ),
+            input=read_input(ct)[0],
             input_spec=InputSpec(
-                window=Window(lower_hu=ct["WINDOW_HU"][0], upper_hu=ct["WINDOW_HU"][1]),
+                window=read_input(ct)[1],
                 scale=GREY_MAX,
                 mean=tuple(model["PIXEL_MEAN"]),
                 std=tuple(model["PIXEL_STD"]),
@@ -201,6 +196,18 @@ def read_detectron2_settings(keys: Mapping[str, Any], source: str) -> DetectorSe
         raise ValueError(f"{source}: no configuration of this detector ({error})") from error
     differences(detectron2_settings(settings), keys, source)
     return settings
+
+
+def read_input(ct: Mapping[str, Any]) -> tuple[InputConfig, Window]:
+    """Return what the keys under ``INPUT.CT`` say."""
+    config = InputConfig(
+        slices=ct["SLICES"],
+        interval_mm=ct["INTERVAL_MM"],
+        pixel_mm=ct["PIXEL_MM"] or None,
+        max_px=ct["MAX_PX"] or None,
+        clip_border=ct["CLIP_BORDER"],
+    )
+    return config, Window(lower_hu=ct["WINDOW_HU"][0], upper_hu=ct["WINDOW_HU"][1])
 
 
 SEEDED = {"SeededRPN": "RPN", "SeededROIHeads": "StandardROIHeads"}

@@ -13,7 +13,10 @@ from jaxtyping import Float, Int16
 from numpy import ndarray
 from torch import Tensor
 
-from ubr_pretrain.ct import AIR_HU, InputSpec
+from ubr_pretrain.ct import AIR_HU, InputSpec, Window
+
+GREY_MAX = 255.0
+"""White of a picture; the unit in which others state mean and standard deviation."""
 
 
 def resample_slices(
@@ -62,8 +65,15 @@ def network_input(hu: Float[Tensor, "Z Y X"], spec: InputSpec) -> Float[Tensor, 
 
 def normalise(hu: Float[Tensor, "Z 3 Y X"], spec: InputSpec) -> Float[Tensor, "Z 3 Y X"]:
     """Window and normalise three channels of HU: ``(scale * window(hu) - mean) / std``."""
-    lower, upper = spec.window.lower_hu, spec.window.upper_hu
-    grey = ((hu - lower) * (spec.scale / (upper - lower))).clamp(0.0, spec.scale)
+    grey = grey_image(hu, spec.window, spec.scale)
     mean = torch.tensor(spec.mean, dtype=hu.dtype, device=hu.device)[:, None, None]
     std = torch.tensor(spec.std, dtype=hu.dtype, device=hu.device)[:, None, None]
     return (grey - mean) / std
+
+
+def grey_image(
+    hu: Float[Tensor, "*shape"], window: Window, white: float = GREY_MAX
+) -> Float[Tensor, "*shape"]:
+    """Return ``white * clip((hu - lower_hu) / (upper_hu - lower_hu), 0, 1)``."""
+    scale = white / (window.upper_hu - window.lower_hu)
+    return ((hu - window.lower_hu) * scale).clamp(0.0, white)
