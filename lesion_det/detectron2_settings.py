@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.layouts import detectron2_input
-from lesion_det.det_config import DetectorConfig, InputConfig
+from lesion_det.det_config import DROP, DetConfig, DetectorConfig, InputConfig
 from lesion_det.detector import (
     ASPECT_RATIOS,
     BOX_CODER_WEIGHTS,
@@ -70,6 +70,7 @@ def detectron2_settings(settings: DetectorSettings) -> dict[str, Any]:
     config, spec, read = settings.detector, settings.input_spec, settings.input
     values = detectron2_input(spec)
     return {
+        "VERSION": 2,
         "MODEL": {
             "META_ARCHITECTURE": "LesionRCNN",
             "PIXEL_MEAN": list(values.pixel_mean),
@@ -151,6 +152,39 @@ def detectron2_settings(settings: DetectorSettings) -> dict[str, Any]:
         },
         "DATASETS": {"TRAIN": ["deeplesion_train"], "TEST": ["deeplesion_val"]},
         "TEST": {"DETECTIONS_PER_IMAGE": config.max_detections},
+    }
+
+
+def solver_settings(config: DetConfig) -> dict[str, Any]:
+    """Return the keys under which Detectron2's own trainer follows our schedule.
+
+    Its ``SOLVER`` knows SGD alone; nothing is said of another optimiser.
+    """
+    optimiser = config.optimiser
+    if optimiser.name != "sgd":
+        return {}
+    cold = optimiser.model_copy(update={"warmup": 0})
+    lrs = [cold.lr_at(i, config.iterations, config.init) for i in range(1, config.iterations + 1)]
+    clip = optimiser.max_grad_norm
+    return {
+        "SOLVER": {
+            "IMS_PER_BATCH": config.batch,
+            "MAX_ITER": config.iterations,
+            "BASE_LR": optimiser.lr,
+            "STEPS": [i for i in range(1, len(lrs)) if lrs[i] < lrs[i - 1]],
+            "GAMMA": DROP,
+            "MOMENTUM": optimiser.momentum,
+            "WEIGHT_DECAY": optimiser.weight_decay,
+            "WEIGHT_DECAY_BIAS": 0.0,
+            "WARMUP_ITERS": optimiser.warmup,
+            "WARMUP_FACTOR": 1 / max(optimiser.warmup, 1),
+            "CLIP_GRADIENTS": {
+                "ENABLED": clip is not None,
+                "CLIP_TYPE": "full_model",
+                "CLIP_VALUE": clip or 1.0,
+            },
+            "CHECKPOINT_PERIOD": config.save_every,
+        }
     }
 
 

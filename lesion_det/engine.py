@@ -35,6 +35,15 @@ def build_detector(
     return Detectron2Detector(detector)
 
 
+def has_detectron2() -> bool:
+    """Return whether Detectron2 can be imported."""
+    try:
+        require_detectron2()
+    except ValueError:
+        return False
+    return True
+
+
 def require_detectron2() -> None:
     """Refuse to go on without Detectron2.
 

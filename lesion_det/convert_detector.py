@@ -1,0 +1,179 @@
+"""Convert a trained detector between this project (torchvision) and Detectron2, without loss.
+
+Commands:
+    convert_detector.py runs/ubr/checkpoints/best.safetensors detectron2/
+    convert_detector.py detectron2/model.pth best.safetensors
+    convert_detector.py output/model_final.pth mine.safetensors --config output/config.yaml
+    convert_detector.py best.safetensors detectron2/ --coco val.json --images Images_png/
+
+The first writes ``model.pth`` and ``config.yaml``, which a plain Detectron2 script reads after
+``import lesion_det.detector_d2``; the others a checkpoint for ``evaluate_det.py``. What was written
+is read back and must be bit for bit what was read; where Detectron2 is installed both engines then
+detect on the same inputs (of --coco and --images, else random fields), and must find the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ubr_pretrain.config import CommandParser, refuse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lesion_det.engine_parity import EngineParity
+
+PROG = "convert_detector.py"
+RANDOM_IMAGES, RANDOM_PX = 4, 192
+"""Inputs of the comparison where none are named."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse flags and convert; return the exit code."""
+    parser = CommandParser(
+        prog=PROG, description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("source", type=Path, help=".safetensors of train_det.py, or .pth of Detectron2")
+    add("out", type=Path, help="folder for Detectron2, or a .safetensors file")
+    add("--config", type=Path | None, help="of a .pth; default: config.yaml beside it")
+    add("--coco", type=Path | None, help="compare the engines on the images of this COCO file")
+    add("--images", type=Path | None, help="Images_png, with --coco")
+    add("--max_images", type=int, default=32, help="images of --coco that are compared at most")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    a = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if (a.coco is None) != (a.images is None):
+        refuse(PROG, "--coco and --images go together")
+    if a.max_images < 1:
+        refuse(PROG, f"--max_images {a.max_images}: expected 1 or more")
+    to_detectron2 = a.source.suffix != ".pth"
+    if to_detectron2 and a.config is not None:
+        refuse(PROG, "--config goes with a .pth of Detectron2")
+    if to_detectron2 == (a.out.suffix == ".safetensors"):
+        refuse(PROG, f"{a.source} to {a.out}: expected .safetensors FOLDER, or .pth .safetensors")
+    try:
+        if to_detectron2:
+            files = convert_to_detectron2(a.source, a.out, overwrite=a.overwrite)
+        else:
+            config = a.config or a.source.with_name("config.yaml")
+            convert_from_detectron2(a.source, config, a.out, overwrite=a.overwrite)
+            files = a.source, config
+        print(f"wrote {' and '.join(map(str, files)) if to_detectron2 else a.out}")
+        checkpoint = a.source if to_detectron2 else a.out
+        parity = compare_files(checkpoint, *files, a.coco, a.images, a.max_images)
+    except (ValueError, OSError) as error:
+        refuse(PROG, str(error))
+    if parity is None:
+        from lesion_det.engine import INSTALL
+
+        print(f"every tensor read back bit-equal; Detectron2 is not here to compare ({INSTALL})")
+    else:
+        print(f"every tensor read back bit-equal; {parity.words}")
+        if not parity.is_equal:
+            print(f"{PROG}: the two engines do not find the same", file=sys.stderr)
+            return 1
+    if not to_detectron2:
+        print(f"next: evaluate_det.py --checkpoint {a.out} --coco COCO --images PNGS --out OUT")
+    return 0
+
+
+def convert_to_detectron2(source: Path, out: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Write the detector of a checkpoint as ``model.pth`` and ``config.yaml`` below ``out``.
+
+    Raises:
+        FileExistsError: a file is there and ``overwrite`` is False.
+        ValueError: ``source`` is refused, or what was written is not what was read.
+    """
+    from lesion_det.detectron2_files import (
+        CONFIG,
+        DESCRIBED,
+        MODEL,
+        read_detectron2,
+        write_detectron2,
+    )
+    from ubr_pretrain.checkpoint import read_checkpoint
+
+    _require_free((out / MODEL, out / CONFIG), overwrite)
+    state = read_checkpoint(source, "detector")
+    files = write_detectron2(out, state)
+    again = read_detectron2(*files)
+    _require_equal(state["detector"], again["detector"], files[0])
+    for name in DESCRIBED:
+        if again[name] != state[name]:
+            raise ValueError(f"{files[0]}: {name} was not read back as it was written")
+    return files
+
+
+def convert_from_detectron2(
+    model: Path, config: Path, out: Path, *, overwrite: bool = False
+) -> None:
+    """Write a detector that Detectron2 keeps as a checkpoint of ours.
+
+    Raises:
+        FileExistsError: ``out`` is there and ``overwrite`` is False.
+        ValueError: a file is refused, or what was written is not what was read.
+    """
+    from lesion_det.detectron2_files import read_detectron2
+    from lesion_det.inference import read_detector
+    from ubr_pretrain.checkpoint import write_checkpoint
+
+    _require_free((out,), overwrite)
+    state = read_detectron2(model, config)
+    write_checkpoint(out, state, "detector")
+    again = read_detector(out, "torchvision").detector.state_dict()
+    _require_equal(state["detector"], again, out)
+
+
+def compare_files(
+    checkpoint: Path,
+    model: Path,
+    config: Path,
+    coco: Path | None,
+    images: Path | None,
+    max_images: int,
+) -> EngineParity | None:
+    """Detect with both engines on the same inputs; None where Detectron2 is not installed.
+
+    Raises:
+        ValueError: a slice cannot be read, or Detectron2 does not load every tensor.
+    """
+    from lesion_det.engine import has_detectron2
+
+    if not has_detectron2():
+        return None
+    import torch
+
+    from lesion_det.engine_parity import engine_parity, plain_detectron2, random_images
+    from lesion_det.ground_truth import read_ground_truth
+    from lesion_det.inference import read_detector
+    from lesion_det.slices import prepare_image
+
+    trained = read_detector(checkpoint, "torchvision")
+    if coco is None or images is None:
+        inputs = random_images(RANDOM_IMAGES, RANDOM_PX)
+    else:
+        records = read_ground_truth(coco).images[:max_images]
+        inputs = [
+            torch.from_numpy(prepare_image(images, record, trained.input).hu) for record in records
+        ]
+    return engine_parity(trained.detector, inputs, plain_detectron2(model, config))
+
+
+def _require_free(files: Sequence[Path], overwrite: bool) -> None:
+    if not overwrite and (taken := [file for file in files if file.exists()]):
+        raise FileExistsError(f"{taken[0]}: exists; use --overwrite or another name")
+
+
+def _require_equal(read: Mapping[str, Tensor], again: Mapping[str, Tensor], out: Path) -> None:
+    if read.keys() != again.keys():
+        raise ValueError(f"{out}: {sorted(read.keys() ^ again.keys())[0]} is lost or new")
+    for name, tensor in read.items():
+        if not tensor.equal(again[name]):
+            raise ValueError(f"{out}: {name} was not read back as it was written")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
