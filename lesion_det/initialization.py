@@ -3,6 +3,7 @@
 The four arms of the paper are ``random``, ``ubr``, ``imagenet`` and ``ubr+imagenet``. The controls
 ``ubr-stats`` and ``imagenet-stats`` keep only the mean and standard deviation of every tensor of
 their source: is it the features that help, or their scale? ``external`` is a VGG-16 of others.
+Any source may be transferred through some block only; the blocks behind it are the random arm's.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from lesion_det.det_config import Arm, DetConfig
-from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, read_imagenet_trunk
+from ubr_pretrain.backbone import Backbone, Provenance, read_backbone
 from ubr_pretrain.checkpoint import CheckpointRefused, checkpoint_kind, file_sha256
-from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
-from ubr_pretrain.external_trunk import read_external_trunk
+from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.regressor import read_regressor, regressor_backbone
+from ubr_pretrain.source_trunk import read_source_trunk
+from ubr_pretrain.starting_flags import (
+    StartFlag,
+    external_flags,
+    require_flags,
+)
+from ubr_pretrain.transferred_blocks import WHOLE, transfer_blocks, transferred_names
 from ubr_pretrain.trunk import Trunk, load_trunk
 
 UBR_START: Mapping[str, str] = {"ubr": "random", "ubr+imagenet": "imagenet", "ubr-stats": "random"}
@@ -37,11 +45,13 @@ class Start:
     Attributes:
         arm: the strategy.
         trunk: of the detector's stride, to be trained.
-        tensors: what the source holds, apart from ``trunk``'s own memory, for the proof.
+        tensors: what ``trunk`` must hold, apart from its own memory, for the proof.
         input_spec: how HU become the trunk's input.
         provenance: how the source was made.
         source: the file's name, or words; never a path.
         source_sha256: hash of the file, "" where there is none.
+        drawn: where the tensors outside ``transferred`` come from, in words.
+        transferred: names of the tensors that come from the source.
     """
 
     arm: Arm
@@ -51,6 +61,8 @@ class Start:
     provenance: Provenance
     source: str
     source_sha256: str = ""
+    drawn: str = ""
+    transferred: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)
@@ -73,15 +85,15 @@ def make_start(config: DetConfig) -> Start:
     """
     _require_flags(config)
     arm, width, seed = config.init, config.width, config.seed
-    generator = torch.Generator().manual_seed(seed)
     trunk = Trunk("vgg16", width, stride=config.detector.stride)
+    _draw_he(trunk, torch.Generator().manual_seed(seed))
+    drawn = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
+    he = f"He, seed {seed}"
     if arm == "random":
-        _draw_he(trunk, generator)
-        drawn = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
-        made = Provenance(init="random")
-        return Start(arm, trunk, drawn, config.random_input, made, f"He, seed {seed}")
-    file = config.ubr or config.imagenet_weights or config.external
-    found, source = _read_source(config)
+        return Start(
+            arm, trunk, drawn, config.random_input, Provenance(init="random"), he, drawn=he
+        )
+    found, source, sha256 = _read_source(config)
     if (found.trunk.arch, found.trunk.width) != ("vgg16", width):
         raise ValueError(
             f"{source}: is {found.trunk.arch} of width {found.trunk.width}, the detector is vgg16 "
@@ -89,41 +101,44 @@ def make_start(config: DetConfig) -> Start:
         )
     tensors = found.trunk.state_dict()
     if arm.endswith("-stats"):
-        tensors = redraw_by_statistics(tensors, generator)
+        tensors = redraw_by_statistics(tensors, torch.Generator().manual_seed(seed))
         source = f"Gaussians with mean and sd of {source}, seed {seed}"
+    tensors = transfer_blocks(tensors, drawn, config.transfer_through)
     load_trunk(trunk, tensors, source)
-    sha256 = file_sha256(file) if file else ""
-    return Start(arm, trunk, tensors, found.input_spec, found.provenance, source, sha256)
+    return Start(
+        arm,
+        trunk,
+        tensors,
+        found.input_spec,
+        found.provenance,
+        source,
+        sha256,
+        he,
+        transferred_names(tensors, config.transfer_through),
+    )
 
 
 def _require_flags(config: DetConfig) -> None:
     """Refuse an arm without its file, and a file that the arm would ignore."""
-    arm = config.init
-    for flag, value, takers, needed in (
-        ("--ubr CHECKPOINT", config.ubr, UBR_START, True),
-        ("--imagenet-weights", config.imagenet_weights, IMAGENET_ARMS, False),
-        ("--external FILE", config.external, ("external",), True),
-        ("--external_input", config.external_input, ("external",), False),
-    ):
-        if value is None and needed and arm in takers:
-            raise ValueError(f"--init {arm} needs {flag}")
-        if value is not None and arm not in takers:
-            raise ValueError(f"--init {arm} does not use {flag}")
+    part = None if config.transfer_through == WHOLE else config.transfer_through
+    require_flags(
+        config.init,
+        (
+            StartFlag("--ubr CHECKPOINT", config.ubr, UBR_START, needed=True),
+            StartFlag("--imagenet-weights", config.imagenet_weights, IMAGENET_ARMS),
+            *external_flags(config.external, config.external_input),
+            StartFlag("--transfer_through", part, [a for a in get_args(Arm) if a != "random"]),
+        ),
+    )
 
 
-def _read_source(config: DetConfig) -> tuple[Backbone, str]:
-    """Return the trunk that an arm's file holds, and what that file is."""
-    arm, width = config.init, config.width
+def _read_source(config: DetConfig) -> tuple[Backbone, str, str]:
+    """Return the trunk that an arm's file holds, what that file is, and its hash."""
     if config.ubr is not None:
-        return read_ubr_backbone(config.ubr, UBR_START[arm], arm), config.ubr.name
-    if config.external is not None:
-        spec = config.external_input
-        spec = IMAGENET_INPUT if spec == "imagenet" else spec
-        found = read_external_trunk(config.external, width, spec)
-        return found.backbone, f"{config.external.name} ({found.words})"
-    file = config.imagenet_weights
-    source = file.name if file else "torchvision VGG16_Weights.IMAGENET1K_V1"
-    return read_imagenet_trunk(file, "vgg16", width), source
+        found = read_ubr_backbone(config.ubr, UBR_START[config.init], config.init)
+        return found, config.ubr.name, file_sha256(config.ubr)
+    source = read_source_trunk(config, "vgg16")
+    return source.backbone, source.words, source.sha256
 
 
 def read_ubr_backbone(path: Path, required_init: str, arm: Arm) -> Backbone:
@@ -140,10 +155,13 @@ def read_ubr_backbone(path: Path, required_init: str, arm: Arm) -> Backbone:
     else:
         raise CheckpointRefused(f"{path}: is a {kind!r} file, expected a 'ubr' or a 'backbone' one")
     made = found.provenance
-    if made.pretraining != "ubr" or made.init != required_init:
+    part = "" if made.began_through == WHOLE else f" through {made.began_through}"
+    if made.pretraining != "ubr" or made.init != required_init or part:
+        begun_elsewhere = made.init == "external" or part
+        hint = ", or give its export as --init external --external FILE" if begun_elsewhere else ""
         raise CheckpointRefused(
-            f"{path}: was made with init {made.init}, pretraining {made.pretraining}; "
-            f"--init {arm} needs init {required_init}, pretraining ubr"
+            f"{path}: was made with init {made.init}{part}, pretraining {made.pretraining}; "
+            f"--init {arm} needs init {required_init}, pretraining ubr{hint}"
         )
     return found
 
@@ -180,15 +198,18 @@ def weight_table(start: Start, live: Mapping[str, Tensor], head_source: str) -> 
     assert wanted.keys() == {name for name in live if name.startswith("trunk.")}
     rows = []
     for name, tensor in live.items():
-        if in_trunk := name in wanted:
-            assert torch.equal(tensor.cpu(), wanted[name]), f"{name}: not what {start.source} holds"
+        source, loaded = head_source, False
+        if name in wanted:
+            loaded = name.removeprefix("trunk.") in start.transferred
+            source = start.source if loaded else start.drawn
+            assert torch.equal(tensor.cpu(), wanted[name]), f"{name}: not what {source} holds"
         rows.append(
             WeightRow(
                 tensor=name,
-                source=start.source if in_trunk else head_source,
+                source=source,
                 shape=tuple(tensor.shape),
                 norm=float(torch.linalg.vector_norm(tensor.double())),
-                loaded=in_trunk and start.arm != "random",
+                loaded=loaded,
             )
         )
     return rows

@@ -10,7 +10,8 @@ The same command continues an interrupted run. It writes into ``--out``: ``confi
 ``run.json``, ``weights.csv`` (every tensor and where it came from), ``train.log``,
 ``metrics.jsonl``, ``tb/``, ``inputs/`` (unless --cache), ``pictures/labels.png`` (what is learned),
 ``pictures/detections.png``, ``checkpoints/{last,best}.safetensors`` and, at the end,
-``predictions_val.json`` (several files: ``predictions_val_1.json`` ...) and ``metrics.json``.
+``predictions_val.json`` (several files: ``predictions_val_1.json`` ...), ``metrics.json`` and, with
+``--engine detectron2``, ``detectron2/{model.pth,config.yaml}`` for Detectron2's own tools.
 
 Reference:
     Yan, Lu, Summers, ISBI 2018, section 3.3; the defaults are what the paper prints.
@@ -24,15 +25,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lesion_det.det_config import DetConfig, DetOptimiser
+from lesion_det.det_config import DetConfig
 from ubr_pretrain.config import config_parser, parse_config, refuse
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
-    import torch
-
-    from lesion_det.engine import LesionDetector
+    pass
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ def train(
     from lesion_det.batches import BatchSource
     from lesion_det.curve_hits import hits_to_text
     from lesion_det.detector import state_sha256
+    from lesion_det.detectron2_files import write_detectron2
     from lesion_det.engine import build_detector
     from lesion_det.inference import (
         detector_state,
@@ -103,6 +103,7 @@ def train(
     from lesion_det.splits import labelled_images, read_splits
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
+    from ubr_pretrain.optimiser import build_optimiser
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
     from ubr_pretrain.runtime import (
         describe_machine,
@@ -144,7 +145,7 @@ def train(
             "source_sha256": start.source_sha256,
         }
         ranks.require_equal(audit, "data and start")
-        optimiser = _build_optimiser(detector, config.optimiser)
+        optimiser = build_optimiser(detector, config.optimiser)
 
         # Folder: new, or where an interrupted run left off.
         folder = RunFolder(out)
@@ -282,6 +283,10 @@ def train(
             }
             with write_atomically(out / "metrics.json", "w") as file:
                 file.write(to_json(metrics, indent=2) + "\n")
+            if config.engine == "detectron2":
+                write_detectron2(
+                    out / "detectron2", detector_state(detector, config, start.provenance)
+                )
             draw_detections(splits.judged, answers, prepared, out / "pictures" / "detections.png")
             folder.update_manifest(
                 status="finished",
@@ -293,21 +298,6 @@ def train(
                 f"--out {out / 'evaluation'}"
             )
         return TrainResult(0, iteration, recall, best)
-
-
-def _build_optimiser(detector: LesionDetector, config: DetOptimiser) -> torch.optim.Optimizer:
-    """Return SGD or AdamW in which biases do not decay."""
-    import torch
-
-    weights = [p for p in detector.parameters() if p.ndim > 1]
-    biases = [p for p in detector.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": config.weight_decay},
-        {"params": biases, "weight_decay": 0.0},
-    ]
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
 
 
 def _percent(recall: float | None) -> str:

@@ -207,7 +207,7 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    optimiser = build_optimiser(model, config.optimiser)
+    optimiser = build_optimiser(model, config.optimiser, config.optimiser.bias_lr_factor)
     model.train().to(memory_format=torch.channels_last)  # a third faster on a CPU
     for iteration in range(1, iterations + 1):
         lr = config.optimiser.lr_at(iteration, iterations)

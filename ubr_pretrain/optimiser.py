@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from ubr_pretrain.ubr_config import Optimiser
+
+class OptimiserConfig(Protocol):
+    """What a training's configuration says of its optimiser."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def lr(self) -> float: ...  # noqa: D102
+    @property
+    def momentum(self) -> float: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
 
 
-def build_optimiser(module: nn.Module, config: Optimiser) -> torch.optim.Optimizer:
+def build_optimiser(
+    module: nn.Module, config: OptimiserConfig, bias_lr_factor: float = 1.0
+) -> torch.optim.Optimizer:
     """Return an optimiser of all parameters of ``module``.
 
     Every group has a ``lr_factor`` by which the loop multiplies the learning rate of an iteration.
 
     Args:
         module: what is trained.
-        config: name, learning rate, momentum, decay.
+        config: name ("sgd" or "adamw"), learning rate, momentum, decay.
+        bias_lr_factor: learning rate of biases and norms over that of weights.
     """
     weights = [p for p in module.parameters() if p.ndim > 1]
     others = [p for p in module.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": config.weight_decay, "lr_factor": 1.0},
-        {"params": others, "weight_decay": 0.0, "lr_factor": config.bias_lr_factor},
+        {"params": others, "weight_decay": 0.0, "lr_factor": bias_lr_factor},
     ]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

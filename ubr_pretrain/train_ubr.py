@@ -118,7 +118,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
     seed_everything(config.seed)
     regressor, provenance = build_regressor(config, data, ranks)
-    optimiser = build_optimiser(regressor, config.optimiser)
+    optimiser = build_optimiser(regressor, config.optimiser, config.optimiser.bias_lr_factor)
     iteration, best = 0, -1.0
     if folder.last.is_file():
         state = read_checkpoint(folder.last, "ubr")
