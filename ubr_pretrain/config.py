@@ -7,7 +7,6 @@ one line and exit code 2, before any work.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,8 @@ import yaml
 from jsonargparse import ArgumentParser
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from ubr_pretrain.plain_words import PlainHelp, plain_complaint
 
 MAX_YAML_BYTES = 1_000_000
 """A configuration larger than this is not a configuration (and may be an alias bomb)."""
@@ -52,7 +53,7 @@ def config_parser(
     parser.add_argument("--config", action="config", help="YAML file of these keys.")
     if presets is not None:
         names = ", ".join(sorted(p.stem for p in configs_folder(presets).glob("*.yaml")))
-        parser.add_argument("--preset", type=str | None, help=f"One of: {names}.")
+        parser.add_argument("--preset", type=str, help=f"One of: {names}.")
     described = {
         p.arg_name: p.description for p in docstring_parser.parse(model.__doc__ or "").params
     }
@@ -65,6 +66,9 @@ def config_parser(
             f"--{name}", nargs="*", type=item, default=list(field.default), help=described.get(name)
         )
     parser.add_class_arguments(model, None, skip={*lists, *without})
+    for key, group in (parser.groups or {}).items():
+        if (group.title or "").startswith("see ``"):
+            group.title = _summary(model, key)
     return parser
 
 
@@ -74,14 +78,24 @@ def _item_type(field: FieldInfo) -> Any:
     return item[0] if get_origin(field.annotation) is tuple and item[1:] == (...,) else None
 
 
+def _summary(model: Any, key: str) -> str:
+    """Return the first line about the model that is below ``model`` at ``key``, "a.b"."""
+    for name in key.split("."):
+        model = model.model_fields[name].annotation
+    return (model.__doc__ or "").partition("\n")[0].removesuffix(".").replace("``", "")
+
+
 class CommandParser(ArgumentParser):
-    """A parser whose complaint is one line."""
+    """A parser whose help is in plain words, and whose complaint is one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": PlainHelp, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with one line, without the usage."""
         del ex
         text = " ".join(re.sub(r"For further information visit \S+", "", message).split())
-        refuse(self.prog, text)
+        refuse(self.prog, plain_complaint(text, self._actions))
 
 
 def parse_config(
@@ -120,18 +134,24 @@ def _known_spelling(parser: ArgumentParser, argument: str) -> str:
 
 def _expand_preset(parser: ArgumentParser, arguments: list[str], presets: str) -> list[str]:
     """Replace ``--preset NAME`` by ``--config FILE`` in front, so that all else overrides it."""
-    with contextlib.suppress(ValueError):
-        at = arguments.index("--preset")
-        if at + 1 < len(arguments):
-            arguments[at : at + 2] = [f"--preset={arguments[at + 1]}"]
-    names = [a.removeprefix("--preset=") for a in arguments if a.startswith("--preset=")]
+    others: list[str] = []
+    names: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        if flag == "--preset":
+            names.append(value if equals else next(left, ""))
+        else:
+            others.append(argument)
     if not names:
         return arguments
-    file = configs_folder(presets) / f"{names[-1]}.yaml"
-    if "/" in names[-1] or not file.is_file():
-        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml")))
-        refuse(parser.prog, f"--preset {names[-1]}: not one of {known}")
-    return [f"--config={file}", *(a for a in arguments if not a.startswith("--preset="))]
+    file = configs_folder(presets) / f"{names[0]}.yaml"
+    known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml")))
+    if names[1:]:
+        refuse(parser.prog, f"--preset: given {len(names)} times ({', '.join(names)}); name one")
+    if names[0] not in known.split(", "):
+        refuse(parser.prog, f"{f'--preset {names[0]}'.rstrip()}: not one of {known}")
+    return [f"--config={file}", *others]
 
 
 def configs_folder(name: str) -> Path:

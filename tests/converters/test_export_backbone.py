@@ -3,8 +3,6 @@
 import json
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -308,14 +306,3 @@ def test_the_ubr_export_names_the_arm_it_is_for(
 ):
     assert main([str(plain), str(tmp_path / "a.safetensors")]) == 0
     assert "next: train_det.py --init ubr --ubr " in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_help_appears_before_torch_is_imported():
-    code = (
-        "import sys; from converters.export_backbone import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0
-    assert b"--layout" in done.stdout

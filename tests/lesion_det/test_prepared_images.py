@@ -12,7 +12,7 @@ from lesion_det import input_cache, prepared_images
 from lesion_det.det_config import InputConfig
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.prepared_images import PreparedImages, worked_ahead
-from lesion_det.slices import PreparedImage, prepare_image
+from lesion_det.slices import PreparedImage
 from tests.lesion_det.toy_inputs import built, files_of, require_as_decoded, write_noisy_slices
 from tests.lesion_det.toy_slices import KEY, ToyDeepLesion, write_png
 
@@ -22,19 +22,6 @@ SINGLE = InputConfig(slices="single", pixel_mm=None, max_px=None, clip_border=Fa
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDeepLesion:
     return write_noisy_slices(tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the key slices that were decoded, as they are."""
-    names: list[str] = []
-
-    def decode(images: Path, record: ImageRecord, config: InputConfig) -> PreparedImage:
-        names.append(record.file_name)
-        return prepare_image(images, record, config)
-
-    monkeypatch.setattr(prepared_images, "prepare_image", decode)
-    return names
 
 
 class TestWhatIsRead:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas
 import pytest
 
 from lesion_det.det_config import InputConfig
@@ -14,7 +15,6 @@ from tests.lesion_det.toy_split import toy_record
 
 
 def real_records(real_deeplesion: Path) -> list[ImageRecord]:
-    pandas = pytest.importorskip("pandas")
     table = pandas.read_csv(real_deeplesion / "DL_info_with_pixels.csv")
     records = []
     for name, rows in table.groupby("File_name"):
