@@ -19,6 +19,7 @@ from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_ch
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.foreign_weights import read_foreign_weights
+from ubr_pretrain.transferred_blocks import WHOLE, Block
 from ubr_pretrain.trunk import Architecture, Trunk, load_trunk, torchvision_names
 
 Init = Literal["random", "imagenet", "external"]
@@ -37,6 +38,9 @@ class Provenance(Config):
         config: the resolved configuration of the training run.
         code_version: version of this project that wrote it.
         folded_batch_norm: whether batch norms were folded into the convolutions.
+        source: name of the file (or of torchvision's weights) that its training began from, "" for
+            a random start.
+        source_sha256: hash of that file, "" where there is none.
     """
 
     init: Init
@@ -47,6 +51,20 @@ class Provenance(Config):
     config: Mapping[str, Any] = Field(default_factory=dict)
     code_version: str = ""
     folded_batch_norm: bool = False
+    source: str = ""
+    source_sha256: str = ""
+
+    @property
+    def first_stage(self) -> Provenance:
+        """How the first of several trainings made it; itself where there was one."""
+        if "first_stage" not in self.config:
+            return self
+        return Provenance.model_validate(self.config["first_stage"]).first_stage
+
+    @property
+    def began_through(self) -> Block:
+        """The last block that its training began with from ``init``, not drawn."""
+        return self.first_stage.config.get("transfer_through", WHOLE)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ OURS = (
     "arch",
     "start",
     "imagenet_weights",
+    "external",
     "anchors",
     "oversample",
 )

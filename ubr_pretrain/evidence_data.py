@@ -27,6 +27,7 @@ from ubr_pretrain.labelled_cohort import (
 )
 from ubr_pretrain.runtime import generator
 from ubr_pretrain.slice_store import StoredVolume, data_sha256
+from ubr_pretrain.starting_trunk import with_input_of_start
 from ubr_pretrain.ubr_config import UbrConfig
 from ubr_pretrain.zone_accuracy import calibration_pairs
 
@@ -122,7 +123,7 @@ class EvidenceData:
             "seed": seed,
             "eval_every": ubr.iterations,  # no choice by validation: the last weights count
         }
-        return ubr.model_copy(update=update)
+        return with_input_of_start(ubr.model_copy(update=update))
 
 
 def read_evidence(

@@ -1,4 +1,4 @@
-"""Where a training of the regressor starts: random weights, ImageNet's, or a first stage's."""
+"""Where a training of the regressor starts: random weights, others', or a first stage's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.regressor import Regressor, read_regressor
 from ubr_pretrain.runtime import Ranks
-from ubr_pretrain.starting_trunk import start_trunk
+from ubr_pretrain.starting_trunk import start_trunk_from
 from ubr_pretrain.training_data import TrainingData
 from ubr_pretrain.ubr_config import UbrConfig
 
@@ -28,6 +28,7 @@ def build_regressor(
         raise ValueError("batch_norm: its statistics would differ between ranks; use one process")
     if config.start is not None:
         return _second_stage(config, data, config.start, ranks)
+    trunk, source = start_trunk_from(config)
     provenance = Provenance(
         init=config.init,
         pretraining="ubr",
@@ -35,12 +36,14 @@ def build_regressor(
         data_sha256=data.sha256,
         num_volumes=len(data.training),
         code_version=metadata.version("ct-body-part-transfer"),
+        source=source.words if source else "",
+        source_sha256=source.sha256 if source else "",
     )
-    regressor = Regressor(start_trunk(config), config.head_std).to(ranks.device)
+    regressor = Regressor(trunk, config.head_std).to(ranks.device)
     return regressor.to(memory_format=torch.channels_last), provenance  # a fifth faster on a CPU
 
 
-PATHS = {"data", "store", "imagenet_weights", "anchors", "start"}
+PATHS = {"data", "store", "imagenet_weights", "external", "anchors", "start"}
 """Fields of the configuration that name files here; they do not travel with the weights."""
 
 

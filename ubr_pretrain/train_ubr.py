@@ -3,6 +3,7 @@
 Commands:
     train_ubr.py --data scans/ --out runs/ubr
     train_ubr.py --preset laptop --data ct/ more_ct/ --holdout PATIENT7 --out runs/ubr
+    train_ubr.py --init external --external vgg16.pth --external_input imagenet --data ct/ --out ubr
     torchrun --nproc-per-node 4 -m ubr_pretrain.train_ubr --data scans/ --out runs/ubr
 
 The same command continues an interrupted run. It writes into ``--out``: ``config.yaml``,
@@ -75,7 +76,9 @@ def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool
     """
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
     from ubr_pretrain.runtime import start_ranks, stop_on_signals
+    from ubr_pretrain.starting_trunk import with_input_of_start
 
+    config = with_input_of_start(config)
     with start_ranks(config.device) as ranks, stop_on_signals() as stop:
         opened = open_run_folder(out, config, resume=resume, overwrite=overwrite)
         with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:
@@ -140,6 +143,9 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             machine=describe_machine(ranks.device),
             world_size=ranks.world_size,
             data_sha256=data.sha256,
+            init=provenance.init,
+            source=provenance.source,
+            source_sha256=provenance.source_sha256,
             num_training=len(data.training),
             num_validation=len(data.validation),
             refused=[vars(refusal) for refusal in data.refused],
@@ -149,6 +155,8 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             f"{len(data.training)} volumes to train on, {len(data.validation)} held out, "
             f"{len(data.refused)} refused; iteration {iteration} of {config.iterations}"
         )
+        if provenance.source and config.start is None:
+            journal.say(f"starts from {provenance.source}, through {config.transfer_through}")
 
         regressor.train()
         while iteration < config.iterations and not stop.on_any_rank(ranks):

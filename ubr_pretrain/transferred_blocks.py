@@ -1,7 +1,7 @@
 """How far into a trunk a transfer reaches: conv1 to some block, the blocks behind it drawn.
 
-VGG-16 has two or three layers a block (``conv3_1`` .. ``conv3_3``), AlexNet one (``conv3``). Free of
-torch, so that configurations can name a block.
+VGG-16 has two or three layers a block (``conv3_1`` .. ``conv3_3``), AlexNet one (``conv3``). Free
+of torch, so that configurations can name a block.
 """
 
 from __future__ import annotations

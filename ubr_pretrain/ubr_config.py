@@ -16,6 +16,13 @@ from pydantic import Field, model_validator
 
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.starting_flags import (
+    ExternalInput,
+    StartFlag,
+    external_flags,
+    require_flags,
+)
+from ubr_pretrain.transferred_blocks import WHOLE, Block
 
 
 class Augmentation(Config):
@@ -141,12 +148,20 @@ class UbrConfig(Config):
         arch: trunk.
         width: channel multiplier; 1 is the paper's.
         batch_norm: Deviation, for training from scratch; folded at export.
-        init: where the trunk starts.
+        init: where the trunk starts: at random, from ImageNet's weights, or from a trunk of others.
         start: a checkpoint of train_ubr.py to start from with other anchors, data or losses (a
             second stage); its network, input and ``init`` must be those of this configuration.
         imagenet_weights: file of torchvision's layout; None: torchvision's cache or download.
+        external: a trunk of others (file, or folder of a hub), in a layout that
+            ``ubr_pretrain.layouts`` knows.
+        external_input: how HU become its input: "imagenet" as for torchvision's weights, or a
+            description of its own; None: as the file says, where this project wrote it.
+        transfer_through: the last block of the trunk that comes from ``init``; those behind it are
+            drawn as for a random start. conv5: the whole trunk.
         head_std: Gaussian of conv6 and fc7; None: He and 0.01 (what a trunk from scratch needs).
-        input: how HU become the network's input.
+        input: how HU become the network's input. A trunk from elsewhere brings its own scale, mean
+            and std (and its window, if it was trained on CT); what is left at the default here
+            gives way to them, anything else is refused.
         g: groups (volumes) of a batch.
         m: slices of a group.
         start_rule: "uniform", or "ends" as released.
@@ -175,9 +190,12 @@ class UbrConfig(Config):
     arch: Literal["vgg16", "alexnet"] = "vgg16"
     width: float = Field(1.0, gt=0, le=4)
     batch_norm: bool = False
-    init: Literal["random", "imagenet"] = "random"
+    init: Literal["random", "imagenet", "external"] = "random"
     start: Path | None = None
     imagenet_weights: Path | None = None
+    external: Path | None = None
+    external_input: ExternalInput = None
+    transfer_through: Block = WHOLE
     head_std: float | None = Field(0.001, gt=0)
     input: InputSpec = InputSpec()
     g: int = Field(12, ge=1)
@@ -196,8 +214,16 @@ class UbrConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> UbrConfig:
-        if self.init == "random" and self.imagenet_weights is not None:
-            raise ValueError("imagenet_weights are given, but init is random")
+        part = None if self.transfer_through == WHOLE else self.transfer_through
+        flags = (
+            StartFlag("--imagenet-weights", self.imagenet_weights, ("imagenet",)),
+            *external_flags(self.external, self.external_input),
+            StartFlag("--transfer_through", part, ("imagenet", "external")),
+        )
+        if self.start is None:
+            require_flags(self.init, flags)
+        elif given := [flag.words for flag in flags if flag.value is not None]:
+            raise ValueError(f"{given[0]}: not used with --start, whose network began earlier")
         if self.source_weights and (
             len(self.source_weights) != len(self.data) or min(self.source_weights) <= 0
         ):
@@ -210,6 +236,6 @@ class UbrConfig(Config):
                 f"anchors {[str(path) for path in self.anchors]} with losses.anchor_weight "
                 f"{self.losses.anchor_weight}: one needs the other"
             )
-        if self.init == "imagenet" and self.batch_norm:
-            raise ValueError("ImageNet's VGG-16 has no batch norm: batch_norm must be false")
+        if self.init != "random" and self.batch_norm:
+            raise ValueError(f"the trunk of --init {self.init} has no batch norm: leave it out")
         return self

@@ -193,8 +193,8 @@ class TestRefusals:
         self, trunk: Trunk, tmp_path: Path
     ) -> None:
         state = named(trunk, "torchvision")
-        state["features.0.weight"] = state["features.0.weight"][:, :1]
-        self.refused(tmp_path, state, r"conv1_1\.weight is \(8, 1, 3, 3\), .*\(8, 3, 3, 3\)")
+        state["features.0.weight"] = state["features.0.weight"][:, :2]
+        self.refused(tmp_path, state, r"conv1_1\.weight is \(8, 2, 3, 3\), .*\(8, 3, 3, 3\)")
 
     def test_C10_a_tensor_that_is_not_finite(self, trunk: Trunk, tmp_path: Path) -> None:
         state = {k: t.clone() for k, t in named(trunk, "torchvision").items()}

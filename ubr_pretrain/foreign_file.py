@@ -1,0 +1,131 @@
+"""A weight file or folder of any kind: what it holds, and what it says of itself.
+
+==================  =============================  ===============================================
+file                holds                          says of itself
+==================  =============================  ===============================================
+``.safetensors``    tensors                        its metadata
+``.pkl``            plain arrays in dictionaries   entries beside ``model``
+``.onnx``           initialisers (needs ``onnx``)  ``metadata_props``
+anything else       what ``torch.save`` was given  ``.json`` beside it, entries beside ``model``,
+                                                   or ``meta`` beside ``state_dict``
+a folder of a hub   the one ``model.*`` in it      that file, and ``config.json``
+==================  =============================  ===============================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
+from ubr_pretrain.foreign_weights import read_foreign_weights, read_plain_pickle
+
+HUB_WEIGHTS = ("model.safetensors", "model.pth", "model.onnx")
+HUB_CONFIG = "config.json"
+"""What the files of a model are called in its folder on a hub."""
+
+
+def weight_file(path: Path) -> Path:
+    """Return the file that holds the weights: of a folder the one that it has.
+
+    Raises:
+        CheckpointRefused: a folder with none or several.
+    """
+    if not path.is_dir():
+        return path
+    found = [path / name for name in HUB_WEIGHTS if (path / name).is_file()]
+    if len(found) != 1:
+        raise CheckpointRefused(
+            f"{path}: a folder with {len(found)} of {', '.join(HUB_WEIGHTS)}; expected one"
+        )
+    return found[0]
+
+
+def read_foreign_file(path: Path) -> tuple[Any, Sequence[Mapping[str, Any]]]:
+    """Return what a file holds, and whatever this project wrote about it there.
+
+    Nothing is executed, and no file beside the named one but its description is opened.
+
+    Returns:
+        Tensors or arrays by name, or the nest of dictionaries that holds them; and descriptions
+        with ``kind`` (a checkpoint of ours) or ``provenance`` (an export), empty where there are
+        none.
+
+    Raises:
+        CheckpointRefused: absent, damaged, in need of code or of a package to be read.
+    """
+    file = weight_file(path)
+    if not file.is_file():
+        raise CheckpointRefused(f"{file}: no such file")
+    content: Any
+    about: Mapping[str, Any]
+    match file.suffix:
+        case ".pkl":
+            content, about = read_plain_pickle(file), {}
+        case ".onnx":
+            content, about = read_onnx(file)
+        case _:
+            content, about = read_foreign_weights(file)
+    said: list[Any] = [about]
+    if isinstance(content, Mapping):
+        said += [content, content.get("meta")]
+    if path.is_dir():
+        said += _read_hub_config(path / HUB_CONFIG, file)
+    return content, [about for about in said if _is_ours(about)]
+
+
+def _read_hub_config(config: Path, weights: Path) -> list[Any]:
+    """Return what ``config.json`` may say: at its top, or in ``about`` where others have that."""
+    if not config.is_file():
+        return []
+    try:
+        content = json.loads(config.read_bytes())
+    except ValueError as error:
+        raise CheckpointRefused(f"{config}: not JSON ({error})") from error
+    said: list[Any] = [content, content.get("about")] if isinstance(content, Mapping) else []
+    for about in said:
+        if _is_ours(about) and about.get("sha256") not in (None, file_sha256(weights)):
+            raise CheckpointRefused(f"{weights}: not the file that {config.name} describes")
+    return said
+
+
+def _is_ours(about: Any) -> bool:
+    return isinstance(about, Mapping) and (
+        "provenance" in about or {"kind", "format", "sha256"} <= about.keys()
+    )
+
+
+def read_onnx(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the initialisers of an ONNX model, and its ``metadata_props``.
+
+    Raises:
+        CheckpointRefused: damaged, with tensors in other files, or the package is not installed.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise CheckpointRefused(f"{file}: needs a package to be read: pip install onnx") from error
+    tensors: dict[str, Tensor] = {}
+    try:
+        model = onnx.load_model(file, load_external_data=False)
+        for initialiser in model.graph.initializer:
+            if initialiser.data_location == onnx.TensorProto.EXTERNAL:
+                raise CheckpointRefused(
+                    f"{file}: {initialiser.name} lies in another file; save the model as one"
+                )
+            array = onnx.numpy_helper.to_array(initialiser)
+            if array.dtype.kind in "fiu":
+                tensors[initialiser.name] = torch.from_numpy(array.copy())
+    except (DecodeError, ValueError, TypeError) as error:
+        if isinstance(error, CheckpointRefused):
+            raise
+        raise CheckpointRefused(f"{file}: not a whole ONNX file ({error})") from error
+    if not tensors:
+        raise CheckpointRefused(f"{file}: holds no tensors")
+    return tensors, {prop.key: prop.value for prop in model.metadata_props}
