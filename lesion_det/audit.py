@@ -25,7 +25,10 @@ from ubr_pretrain.ct import InputSpec
 SHOWN_DIGITS = 12
 
 OWN = frozenset(
-    {"init", "seed", "label_fraction", "ubr", "imagenet_weights", "external", "external_input"}
+    {
+        *("init", "seed", "label_fraction", "ubr", "imagenet_weights"),
+        *("external", "external_input", "transfer_through"),
+    }
 )
 """Fields of ``DetConfig`` in which the cells of a comparison may differ."""
 

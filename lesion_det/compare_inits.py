@@ -5,12 +5,14 @@ Commands:
     compare_inits.py --preset laptop --coco coco/ --images Images_png/ --ubr ubr.safetensors
         --inits random ubr --seeds 0 1 --label-fractions 1 0.25 0.05 --out runs/compare
     compare_inits.py ... --external medicalnet=vgg16.pth
+    compare_inits.py ... --inits random ubr@conv1 ubr@conv2 ubr@conv3 ubr@conv4 ubr
     compare_inits.py ... --dry-run
     compare_inits.py ... --slurm partition=gpu time=600 mem=32G --no-wait
 
 Every other flag is one of ``train_det.py`` and holds for all arms. ``--ubr`` is the regressor that
 was trained from scratch, ``--ubr-imagenet`` the one that started from ImageNet. An arm whose
-weights are not at hand is listed as not run, with the reason.
+weights are not at hand is listed as not run, with the reason. ``ubr@conv3`` is the arm ``ubr`` with
+conv1 to conv3 alone transferred, the other blocks drawn as those of ``random``.
 
 The same command continues: cells that finished are kept, those that were killed resume, failed
 ones are tried again; arms, seeds and fractions may be added. It writes into ``--out``:
@@ -51,6 +53,7 @@ OF_A_CELL: Mapping[str, str] = {
     "init": "inits",
     "seed": "seeds",
     "label_fraction": "label-fractions",
+    "transfer_through": "inits ARM@BLOCK",
 }
 """Flags of ``train_det.py`` that every cell has its own of, and what says them for all cells."""
 
@@ -70,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of the comparison")
-    add("--inits", nargs="+", help=f"arms (default: {' '.join(PAPER_ARMS)})")
-    add("--seeds", nargs="+", type=int, default=list(DEFAULT_SEEDS))
+    arms = f"arms, or ARM@conv3 for a part of its trunk (default: {' '.join(PAPER_ARMS)})"
+    add("--inits", nargs="+", help=arms)
+    add("--seeds", nargs="+", type=int, default=list(DEFAULT_SEEDS), help="of every arm")
     add("--label-fractions", nargs="+", type=float, default=[1.0], help="of the training patients")
     add("--ubr-imagenet", type=Path | None, help="UBR that began from ImageNet")
     add(
@@ -121,11 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest.dry_run:
             from lesion_det.estimate import describe_plan
             from lesion_det.launch import local_launcher
+            from lesion_det.plan import SAVED_PLACES, not_run_lines
+            from ubr_pretrain.run_folder import require_same_run
 
             plan = make_plan(question, print)
+            _say_moves(require_same_run(rest.out, plan.question, SAVED_PLACES), print)
             launcher = local_launcher(common.device, 1 if rest.slurm is not None else jobs)
             workers = launcher.jobs if rest.slurm is None else len(plan.configs)
             describe_plan(question, plan, rest.out, launcher, workers, print)
+            print("".join(f"{line}\n" for line in not_run_lines(plan.not_run)), end="")
             return 0
         code, not_run = compare(
             question,
@@ -198,14 +206,15 @@ def compare(
     from lesion_det.cells import is_finished
     from lesion_det.gathering import write_comparison
     from lesion_det.launch import Stopped, Task
-    from lesion_det.plan import SavedQuestion, make_plan
+    from lesion_det.plan import SAVED_PLACES, make_plan, not_run_lines
     from lesion_det.report_tables import markdown_table
     from ubr_pretrain.run_folder import open_run_folder
 
     plan = make_plan(question, say)
-    saved = SavedQuestion(common=question.shared, data_sha256=plan.data_sha256)
     failures: dict[CellKey, str] = {}
-    with open_run_folder(out, saved, overwrite=overwrite) as folder:
+    opened = open_run_folder(out, plan.question, overwrite=overwrite, places=SAVED_PLACES)
+    with opened as folder:
+        _say_moves(folder.moved, say)
         folder.update_manifest(
             status="running",
             inits=question.inits,
@@ -233,6 +242,8 @@ def compare(
                         ended_s = time.monotonic()
                         report_at_s = ended_s + max(REPORT_EVERY_S, 9 * (ended_s - began_s))
         except Stopped as stopped:
+            for key, reason in failures.items():
+                say(f"failed: {key.words}: {reason}")
             say(f"{stopped}; the same command continues")
             return stopped.exit_code, plan.not_run
         comparison = write_comparison(question, plan, out, failures, chapter)
@@ -240,8 +251,19 @@ def compare(
             status="incomplete" if comparison.faults else "complete",
             faults={cell.name: cell.reason for cell in comparison.faults},
         )
-    say(f"\n{markdown_table(comparison)}\n{out / 'report.html'}")
+    say(f"\n{markdown_table(comparison)}")
+    for line in not_run_lines(plan.not_run):
+        say(line)
+    for cell in comparison.faults:
+        say(f"{cell.status}: {cell.key.words}{': ' if cell.reason else ''}{cell.reason}")
+    say(f"{out / 'report.html'}")
     return (1 if comparison.faults else 0), plan.not_run
+
+
+def _say_moves(moved: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say what lies elsewhere than the last time."""
+    for line in moved:
+        say(f"moved    {line.removeprefix('common.')}; the contents are the same")
 
 
 def _decode_inputs(config: DetConfig, splits: Splits) -> None:

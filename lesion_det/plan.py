@@ -10,15 +10,16 @@ from typing import Any, get_args
 
 import yaml
 
-from lesion_det.audit import OWN, Fingerprint, audit_arms, fingerprint
+from lesion_det.audit import OWN, Fingerprint, StartHasher, audit_arms
 from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
-from lesion_det.det_config import Arm, DetConfig
+from lesion_det.det_config import PATHS, Arm, DetConfig
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.initialization import UBR_START
-from lesion_det.splits import Splits, read_splits
+from lesion_det.splits import Splits, data_sha256, read_splits
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import Config
+from ubr_pretrain.transferred_blocks import WHOLE, Block
 
 NO_UBR: Mapping[str, str] = {
     "ubr": "--ubr FILE was not given",
@@ -66,7 +67,8 @@ class Question:
 
     def cell_config(self, key: CellKey) -> DetConfig:
         """Return the configuration of one cell, which holds only the weights of its own arm."""
-        arm, common = key.arm, self.common
+        common = self.common
+        arm, through = split_arm(key.arm)
         external = self.external.get(arm)
         ubr = self.ubr_imagenet if arm == "ubr+imagenet" else common.ubr
         own: dict[str, Any] = {
@@ -77,6 +79,7 @@ class Question:
             "imagenet_weights": common.imagenet_weights if arm.startswith("imagenet") else None,
             "external": external,
             "external_input": common.external_input if external else None,
+            "transfer_through": through,
         }
         assert own.keys() == OWN
         return common.model_copy(update=own)
@@ -94,6 +97,21 @@ class Question:
         return yaml.safe_dump(_readable(values), sort_keys=False, default_flow_style=None)
 
 
+def split_arm(name: str) -> tuple[str, Block]:
+    """Return an arm and the last block that it transfers: ``ubr@conv3`` is ``ubr`` through conv3.
+
+    Raises:
+        ValueError: what is behind the ``@`` is no block.
+    """
+    arm, at, through = name.partition("@")
+    if not at:
+        return arm, WHOLE
+    for block in get_args(Block):
+        if through == block:
+            return arm, block
+    raise ValueError(f"--inits {name}: {through} is not one of {', '.join(get_args(Block))}")
+
+
 def build_question(
     common: DetConfig,
     inits: Sequence[str],
@@ -108,7 +126,8 @@ def build_question(
 
     Args:
         common: the settings of all cells.
-        inits: arms; those of ``externals`` may be among them, else they come last.
+        inits: arms, also through some block only (``ubr@conv3``); those of ``externals`` may be
+            among them, else they come last.
         seeds: in the order of running.
         fractions: of the labels, in any order.
         externals: ``NAME=FILE``.
@@ -126,10 +145,18 @@ def build_question(
         if name.lower() in [taken.lower() for taken in (*get_args(Arm), *external)]:
             raise ValueError(f"--external {given}: {name} is the name of another arm")
         external[name] = Path(file)
+    for flag, values in (("--inits", inits), ("--seeds", seeds), ("--label-fractions", fractions)):
+        if twice := [value for value in values if list(values).count(value) > 1]:
+            raise ValueError(f"{flag} {twice[0]}: named twice; one training an arm, seed, fraction")
     arms = tuple(dict.fromkeys([*inits, *external]))
     known = (*OWN_ARMS, *external)
-    if unknown := [arm for arm in arms if arm not in known]:
-        raise ValueError(f"--inits {unknown[0]}: not one of {', '.join(known)}")
+    for name in arms:
+        arm, through = split_arm(name)
+        if arm not in known:
+            raise ValueError(f"--inits {name}: not one of {', '.join(known)}")
+        if name != arm and (arm == "random" or through == WHOLE):
+            whole = "has nothing to transfer" if arm == "random" else "is the whole trunk"
+            raise ValueError(f"--inits {name}: {whole}; write {arm}")
     if min(seeds) < 0:
         raise ValueError(f"--seeds {min(seeds)}: must be >= 0")
     for fraction in fractions:
@@ -147,8 +174,8 @@ def build_question(
     return Question(
         common,
         arms,
-        tuple(dict.fromkeys(seeds)),
-        tuple(sorted(set(fractions), reverse=True)),
+        tuple(seeds),
+        tuple(sorted(fractions, reverse=True)),
         ubr_imagenet,
         external,
         title,
@@ -156,10 +183,19 @@ def build_question(
 
 
 class SavedQuestion(Config):
-    """What may not change between two sessions of a comparison; arms and seeds may be added."""
+    """What may not change between two sessions of a comparison; arms and seeds may be added.
+
+    Attributes:
+        common: the settings; ``SAVED_PLACES`` may move.
+        data_sha256: of what lies there.
+    """
 
     common: DetConfig
     data_sha256: Mapping[str, str]
+
+
+SAVED_PLACES = frozenset(f"common.{name}" for name in PATHS)
+"""Keys of ``SavedQuestion`` that say where something lies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +208,8 @@ class Plan:
         not_run: arms that cannot be run, with the reason.
         audit: what is equal between the arms.
         splits: the images.
-        data_sha256: of every COCO file.
+        file_sha256: of every COCO file, by its name.
+        question: what may not change from session to session.
     """
 
     configs: Mapping[CellKey, DetConfig]
@@ -180,7 +217,8 @@ class Plan:
     not_run: Mapping[str, str]
     audit: tuple[AuditRow, ...]
     splits: Splits
-    data_sha256: Mapping[str, str]
+    file_sha256: Mapping[str, str]
+    question: SavedQuestion
 
     @property
     def ground_truth(self) -> GroundTruth:
@@ -207,12 +245,12 @@ class Plan:
             "judged on": f"{len(truth.images)} slices with {truth.num_lesions} lesions of "
             f"{truth.num_patients} patients",
             "images": images.name,
-            **{f"SHA-256, {name}": digest for name, digest in self.data_sha256.items()},
+            **{f"SHA-256, {name}": digest for name, digest in self.file_sha256.items()},
         }
 
 
 def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
-    """Read the data, build every start once, and prove that the arms differ in nothing else.
+    """Read the data, hash every start, and prove that the arms differ in nothing else.
 
     Args:
         question: what is compared.
@@ -228,22 +266,23 @@ def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
     splits = read_splits(common)
     configs: dict[CellKey, DetConfig] = {}
     fingerprints: dict[CellKey, Fingerprint] = {}
+    hash_start = StartHasher(splits.learned)
     not_run: dict[str, str] = {}
     for key in question.keys:
         config = question.cell_config(key)
-        if key.arm in UBR_START and config.ubr is None:
-            not_run[key.arm] = NO_UBR[key.arm]
+        if config.init in UBR_START and config.ubr is None:
+            not_run[key.arm] = NO_UBR[config.init]
         if key.arm in not_run:
             continue
         try:
-            fingerprints[key] = fingerprint(config, splits.learned)
+            fingerprints[key] = hash_start(config)
         except ValueError as error:
             not_run[key.arm] = " ".join(str(error).split())
         else:
             configs[key] = config
     configs = {key: config for key, config in configs.items() if key.arm not in not_run}
-    for arm, reason in not_run.items():
-        say(f"not run: {arm}: {reason}")
+    for line in not_run_lines(not_run):
+        say(line)
     if not configs:
         raise ValueError("no arm can be run: " + "; ".join(f"{a}: {r}" for a, r in not_run.items()))
     audit = tuple(audit_arms(configs, fingerprints))
@@ -253,8 +292,19 @@ def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
         raise ValueError(f"the arms are not comparable, they differ in: {', '.join(unequal)}")
     files = (*common.train_files, *common.val_files, *common.test)
     return Plan(
-        configs, fingerprints, not_run, audit, splits, {f.name: file_sha256(f) for f in files}
+        configs,
+        fingerprints,
+        not_run,
+        audit,
+        splits,
+        {file.name: file_sha256(file) for file in files},
+        SavedQuestion(common=question.shared, data_sha256=data_sha256(common, splits)),
     )
+
+
+def not_run_lines(not_run: Mapping[str, str]) -> list[str]:
+    """Return why arms cannot be run, a line each."""
+    return [f"not run: {arm}: {reason}" for arm, reason in not_run.items()]
 
 
 def _audit_line(row: AuditRow) -> str:
