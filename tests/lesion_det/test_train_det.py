@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lesion_det import prepared_images
-from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser, InputConfig
+from lesion_det.det_config import DetOptimiser
 from lesion_det.detector import Detector
 from lesion_det.inference import predict, read_detector
 from lesion_det.input_cache import Entry, Writer
@@ -24,14 +24,12 @@ from lesion_det.slices import PreparedImage
 from lesion_det.splits import read_splits
 from lesion_det.train_det import main, train
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
+from tests.lesion_det.toy_training import UNIT_INPUT, flags, tensors, tiny
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
 from ubr_pretrain.checkpoint import read_checkpoint
-from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.journal import read_metrics
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.trunk import Trunk
-
-UNIT_INPUT = InputSpec(scale=1.0, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,41 +44,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDeepLesion:
     return write_toy_deeplesion(tmp_path_factory.mktemp("toy"), {"train": 4, "val": 2, "test": 2})
-
-
-def tiny(toy: ToyDeepLesion, **changes: Any) -> DetConfig:
-    settings: dict[str, Any] = {
-        "coco": toy.coco,
-        "images": toy.images,
-        "width": 0.1,
-        "input": InputConfig(max_px=64),
-        "random_input": UNIT_INPUT,
-        "detector": DetectorConfig(
-            stride=8,
-            fc_dim=32,
-            anchor_sizes_px=(8, 12, 16),
-            train_top_n=(200, 50),
-            test_top_n=(200, 50),
-        ),
-        "optimiser": DetOptimiser(name="adamw", lr=1e-3, schedule="drops", drop_at=(0.9,)),
-        "iterations": 6,
-        "eval_every": 3,
-        "save_every": 3,
-        "flip": True,
-        "device": "cpu",
-    }
-    return DetConfig(**(settings | changes))
-
-
-def flags(config: DetConfig, out: Path) -> list[str]:
-    """Return the command line of a configuration."""
-    file = out.parent / f"{out.name}.yaml"
-    file.write_text(json.dumps(config.model_dump(mode="json")), encoding="utf-8")
-    return [f"--config={file}", f"--out={out}"]
-
-
-def tensors(out: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(out / "checkpoints" / "last.safetensors", "detector")["detector"]
 
 
 @pytest.fixture(scope="module")
