@@ -1,8 +1,9 @@
-"""Before a comparison starts: what must be equal between its arms, proved from their own starts.
+"""Before a comparison starts: what must be equal between its arms, and which hashes prove it.
 
-Each arm's detector is built as its training will build it, and hashed: the order of the images,
-the random head, the trunk. The trainings record the same hashes, so a cell that was trained from
-anything else is found out.
+The start of each arm and seed is built as its training will build it, and hashed: the trunk, the
+random head, the order of the images. What several cells share is built once: the head and the order
+know nothing of the arm. The trainings record the same hashes of what each of them really had, so a
+cell that was trained from anything else is found out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from lesion_det.batches import BatchSource
 from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
-from lesion_det.det_config import STAGES, STEP_EVERY, DetConfig
+from lesion_det.det_config import STAGES, STEP_EVERY, DetConfig, DetectorConfig
 from lesion_det.detector import Detector, state_sha256
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.initialization import make_start
@@ -46,27 +47,55 @@ class Fingerprint:
     input_spec: InputSpec
 
 
-def fingerprint(config: DetConfig, learned: Sequence[ImageRecord]) -> Fingerprint:
-    """Build the start of one cell and hash it.
+class StartHasher:
+    """Hashes what cells start from, each thing once however many cells share it.
 
     Args:
-        config: of the cell.
         learned: the images of all training patients.
-
-    Raises:
-        ValueError: the arm's weights were not given, cannot be had, or are another arm's.
     """
-    start = make_start(config)
-    detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
-    labelled = labelled_images(learned, config.label_fraction, config.seed)
-    source = BatchSource(labelled, PreparedImages(config.images, config.input), config)
-    hashes = {
-        "order_sha256": source.order_sha256(config.iterations),
-        "trunk_sha256": state_sha256(start.tensors),
-        "head_sha256": state_sha256(detector.head_state()),
-        "source_sha256": start.source_sha256,
-    }
-    return Fingerprint(hashes, start.input_spec)
+
+    def __init__(self, learned: Sequence[ImageRecord]) -> None:
+        self._learned = learned
+        self._orders: dict[DetConfig, str] = {}
+        self._heads: dict[tuple[DetectorConfig, int, int], str] = {}
+        self._starts: dict[DetConfig, Fingerprint] = {}
+
+    def __call__(self, config: DetConfig) -> Fingerprint:
+        """Return what a cell starts from.
+
+        Raises:
+            ValueError: the arm's weights were not given, cannot be had, or are another arm's.
+        """
+        of_start = config.model_copy(update={"label_fraction": 1.0})
+        if of_start not in self._starts:
+            self._starts[of_start] = self._hash_start(config)
+        start = self._starts[of_start]
+        hashes = {"order_sha256": self._hash_order(config), **start.hashes}
+        return Fingerprint(hashes, start.input_spec)
+
+    def _hash_start(self, config: DetConfig) -> Fingerprint:
+        start = make_start(config)
+        of_head = (config.detector, start.trunk.out_channels, config.seed)
+        if of_head not in self._heads:
+            detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
+            self._heads[of_head] = state_sha256(detector.head_state())
+        hashes = {
+            "trunk_sha256": state_sha256(start.tensors),
+            "head_sha256": self._heads[of_head],
+            "source_sha256": start.source_sha256,
+        }
+        return Fingerprint(hashes, start.input_spec)
+
+    def _hash_order(self, config: DetConfig) -> str:
+        shared = OWN - {"seed", "label_fraction"}
+        of_order = config.model_copy(
+            update={name: DetConfig.model_fields[name].default for name in shared}
+        )
+        if of_order not in self._orders:
+            labelled = labelled_images(self._learned, config.label_fraction, config.seed)
+            source = BatchSource(labelled, PreparedImages(config.images, config.input), config)
+            self._orders[of_order] = source.order_sha256(config.iterations)
+        return self._orders[of_order]
 
 
 def audit_arms(
@@ -96,6 +125,14 @@ def audit_arms(
     rows.append(_row("learning rate", schedules, required=False))
     rows.append(_row("input of the trunk", inputs, required=False))
     return rows
+
+
+def audit_line(row: AuditRow) -> str:
+    """Return a row for a terminal."""
+    if row.equal:
+        return f"equal    {row.what}: {next(iter(row.values.values()))}"
+    values = "; ".join(f"{arm}: {value}" for arm, value in row.values.items())
+    return f"{'UNEQUAL' if row.required else 'declared'} {row.what}: {values}"
 
 
 def _row(what: str, values: Mapping[str, str], *, required: bool = True) -> AuditRow:

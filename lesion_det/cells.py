@@ -88,9 +88,14 @@ class Cell(Config):
     machine: Mapping[str, Any] = {}
 
     @property
+    def key(self) -> CellKey:
+        """Which one it is."""
+        return CellKey(self.arm, self.seed, self.fraction)
+
+    @property
     def name(self) -> str:
         """Its folder below ``cells``."""
-        return CellKey(self.arm, self.seed, self.fraction).name
+        return self.key.name
 
 
 @dataclass(frozen=True, eq=False)

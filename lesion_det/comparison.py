@@ -237,7 +237,7 @@ def compare_arms(
         "arms": tuple(results),
         "pairs": tuple(pairs),
         "claims": tuple(judge_claims(pairs)),
-        "untested": _untested(hits),
+        "untested": _untested(arms, hits),
         "curve_points": tuple(points),
         "early_words": early_words(points),
         "time_to": tuple(times_to({arm: [a.cell for a in of_arm] for arm, of_arm in done.items()})),
@@ -264,10 +264,11 @@ def _power(
     return design.model_copy(update={"measured": tuple(measured)})
 
 
-def _untested(compared: Collection[str]) -> dict[str, str]:
-    """Return the claims that need an arm with no finished cell."""
+def _untested(asked: Collection[str], compared: Collection[str]) -> dict[str, str]:
+    """Return the claims about arms that were asked for of which one has no finished cell."""
     return {
         words: f"no finished cell of {' or '.join(lacking)}"
         for better, worse, words in CLAIMS
-        if (lacking := [arm for arm in (better, worse) if arm not in compared])
+        if {better, worse} <= set(asked)
+        and (lacking := [arm for arm in (better, worse) if arm not in compared])
     }

@@ -128,6 +128,10 @@ def describe_plan(
     Raises:
         ValueError: the trial failed, with its reason.
     """
+    say(
+        f"a trial first, in a folder that is deleted at once: {TRIAL_ITERATIONS} iterations on at "
+        f"most {TRIAL_IMAGES} images, and as many to evaluate"
+    )
     costs = measure_costs(next(iter(plan.configs.values())), launcher)
     estimate = make_estimate(plan, out, costs, workers)
     for key in plan.configs:
@@ -199,7 +203,7 @@ def measure_costs(config: DetConfig, launcher: LocalLauncher) -> Costs:
     Raises:
         ValueError: the trial failed, with its reason.
     """
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="trial-") as name:
         folder = Path(name)
         trial = config.model_copy(
             update={

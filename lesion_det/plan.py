@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import yaml
 
-from lesion_det.audit import OWN, Fingerprint, StartHasher, audit_arms
+from lesion_det.audit import OWN, Fingerprint, StartHasher, audit_arms, audit_line
 from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
 from lesion_det.det_config import PATHS, Arm, DetConfig
@@ -287,7 +287,7 @@ def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
         raise ValueError("no arm can be run: " + "; ".join(f"{a}: {r}" for a, r in not_run.items()))
     audit = tuple(audit_arms(configs, fingerprints))
     for row in audit:
-        say(_audit_line(row))
+        say(audit_line(row))
     if unequal := [row.what for row in audit if row.required and not row.equal]:
         raise ValueError(f"the arms are not comparable, they differ in: {', '.join(unequal)}")
     files = (*common.train_files, *common.val_files, *common.test)
@@ -305,13 +305,6 @@ def make_plan(question: Question, say: Callable[[str], None]) -> Plan:
 def not_run_lines(not_run: Mapping[str, str]) -> list[str]:
     """Return why arms cannot be run, a line each."""
     return [f"not run: {arm}: {reason}" for arm, reason in not_run.items()]
-
-
-def _audit_line(row: AuditRow) -> str:
-    if row.equal:
-        return f"equal    {row.what}: {next(iter(row.values.values()))}"
-    values = "; ".join(f"{arm}: {value}" for arm, value in row.values.items())
-    return f"{'UNEQUAL' if row.required else 'declared'} {row.what}: {values}"
 
 
 def _readable(value: Any) -> Any:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lesion_det.batches import LABELS
 from lesion_det.det_config import DetConfig
 from lesion_det.ground_truth import GroundTruth, ImageRecord, read_ground_truth
 from lesion_det.slices import require_files
+from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.runtime import generator
+
+SAMPLED_SLICES = 16
+"""Key slices of which every byte is hashed; of the others, name and size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,32 @@ def read_splits(config: DetConfig) -> Splits:
         )
     require_files(config.images, [*learned, *held_out])
     return splits
+
+
+def data_sha256(config: DetConfig, splits: Splits) -> dict[str, str]:
+    """Return hashes of what is learned from and judged on, wherever it lies.
+
+    "train", "val" and "test" are of the COCO files, in their order; "images" is of the names and
+    sizes of all key slices and of the bytes of some.
+
+    Args:
+        config: where the data lie.
+        splits: what ``read_splits`` made of them.
+    """
+    roles: Mapping[str, Sequence[Path]] = {
+        "train": config.train_files,
+        "val": config.val_files,
+        "test": config.test,
+    }
+    hashes = {
+        role: hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+        for role, files in roles.items()
+    }
+    names = sorted({image.file_name for image in [*splits.learned, *splits.held_out]})
+    sizes = [f"{name} {(config.images / name).stat().st_size}\n" for name in names]
+    sampled = [config.images / name for name in names[:: math.ceil(len(names) / SAMPLED_SLICES)]]
+    text = "".join([*sizes, *map(file_sha256, sampled)])
+    return hashes | {"images": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def labelled_images(

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,15 @@ class RunFolderRefused(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A locked run folder."""
+    """A run folder.
+
+    Attributes:
+        path: where it is.
+        moved: one line ``key: before -> now`` for every place that is another one than before.
+    """
 
     path: Path
+    moved: tuple[str, ...] = ()
 
     @property
     def last(self) -> Path:
@@ -64,13 +70,27 @@ class RunFolder:
 
 @contextmanager
 def open_run_folder(
-    out: Path, config: BaseModel, *, resume: bool = False, overwrite: bool = False
+    out: Path,
+    config: BaseModel,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    places: Collection[str] = (),
 ) -> Iterator[RunFolder]:
     """Create or reopen the folder of a run, and hold its lock.
 
     The same command continues an interrupted run: a folder whose ``config.yaml`` equals ``config``
     and whose run has not finished is taken up where it stopped. ``resume`` insists on that (an
     error where there is nothing to resume); ``overwrite`` starts anew.
+
+    Args:
+        out: the folder.
+        config: what the run is asked to do.
+        resume: refuse to start anew.
+        overwrite: delete the run that is there.
+        places: keys of ``config`` (``common.coco``) that say where something lies. It may have
+            moved, for the caller proves its contents by hashes; ``config.yaml`` is brought up to
+            date.
 
     Raises:
         RunFolderRefused: not a folder or not writable; held by a live run; files of another run or
@@ -94,17 +114,16 @@ def open_run_folder(
         lock.truncate(0)
         lock.write(f"pid {os.getpid()}")
         lock.flush()
-        folder = RunFolder(out)
         if overwrite:
             _empty(out)
-        _require_same_run(folder, config)
+        moved = require_same_run(out, config, places)
         for stale in [*out.rglob(".*.part")]:  # left by a kill in the middle of a write
             if _run_of(stale) == out:  # a run inside this one may be alive and writing
                 stale.unlink()
-        if not (out / "config.yaml").is_file():
+        if moved or not (out / "config.yaml").is_file():
             with write_atomically(out / "config.yaml", "w") as file:
                 file.write(config_to_yaml(config))
-        yield folder
+        yield RunFolder(out, tuple(moved))
 
 
 def _run_of(file: Path) -> Path:
@@ -112,25 +131,38 @@ def _run_of(file: Path) -> Path:
     return next(folder for folder in file.parents if (folder / LOCK).is_file())
 
 
-def _require_same_run(folder: RunFolder, config: BaseModel) -> None:
-    out = folder.path
+def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ()) -> list[str]:
+    """Return what has moved since the last time, and write nothing.
+
+    Args:
+        out: may be absent.
+        config: what the run is asked to do.
+        places: keys that may differ; see ``open_run_folder``.
+
+    Raises:
+        RunFolderRefused: not a run; another configuration (the differences are named); already
+            finished.
+    """
     saved = out / "config.yaml"
     if not saved.is_file():
-        if others := sorted(p.name for p in out.iterdir() if p.name != LOCK):
+        others = sorted(p.name for p in out.iterdir() if p.name != LOCK) if out.is_dir() else []
+        if others:
             raise RunFolderRefused(
                 f"--out {out}: not empty ({others[0]}) and not a run; use a new folder"
             )
-        return
+        return []
     before = read_config(saved, type(config))
     # The saved file went through YAML; send ours the same way so that equal means equal.
     differences = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
-    if differences:
+    moved = [line for line in differences if line.partition(": ")[0] in places]
+    if other := [line for line in differences if line not in moved]:
         raise RunFolderRefused(
-            f"--out {out}: holds a run of another configuration ({'; '.join(differences[:5])}); "
+            f"--out {out}: holds a run of another configuration ({'; '.join(other[:5])}); "
             "use --overwrite or a new folder"
         )
-    if folder.read_manifest().get("status") == "finished":
+    if RunFolder(out).read_manifest().get("status") == "finished":
         raise RunFolderRefused(f"--out {out}: this run has finished; use --overwrite or another")
+    return moved
 
 
 def _empty(out: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lesion_det.audit import fingerprint
+from lesion_det.audit import StartHasher
 from lesion_det.curve_hits import hits_to_text
 from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser
 from lesion_det.ground_truth import read_ground_truth
@@ -124,7 +124,7 @@ def pretend_training(config: DetConfig, out: Path) -> int:
             [rng.uniform(0.5, 1, len(near)), rng.uniform(0, 0.8, len(false))]
         )
     answers = Predictions(truth.sha256, boxes, scores)
-    starts = fingerprint(config, read_splits(config).learned)
+    starts = StartHasher(read_splits(config).learned)(config)
     with open_run_folder(out, config) as folder:
         lines = [
             {
