@@ -11,18 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from lesion_det.audit import StartHasher
 from lesion_det.cells import CellKey, is_finished, read_cell
 from lesion_det.compare_inits import compare, main
 from lesion_det.comparison import Comparison
+from lesion_det.det_config import DetConfig, DetectorConfig
+from lesion_det.detector import Detector
+from lesion_det.initialization import Start, make_start
 from lesion_det.launch import Ending, Stopped, Task
 from lesion_det.plan import Question, build_question, make_plan
+from lesion_det.splits import read_splits
 from tests.lesion_det.toy_comparison import (
     pretend_training,
     toy_config,
     write_toy_data,
     write_toy_ubr,
 )
+from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.run_folder import RunFolderRefused
+from ubr_pretrain.trunk import Trunk
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +156,124 @@ def test_E07_other_settings_are_refused_in_the_same_folder(
         compare(replace(question, common=longer), finished, Trainer(), say=quiet)
 
 
+def test_E07_dry_run_refuses_what_the_run_would_refuse_and_writes_nothing(
+    question: Question, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
+    with pytest.raises(SystemExit) as exit_:
+        main([*flags(question, finished), "--inits", "random", "ubr", "--dry-run"])
+    assert exit_.value.code == 2
+    refused = "holds a run of another configuration (common.optimiser.schedule: drops -> per_arm;"
+    assert refused in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in finished.rglob("*")} == before
+
+
+def moved(question: Question, folder: Path) -> Question:
+    """Return the same question about a copy of its data."""
+    coco, images = question.common.coco, question.common.images
+    assert coco is not None
+    places = {
+        "coco": shutil.copytree(coco, folder / "json"),
+        "images": shutil.copytree(images, folder / "slices"),
+    }
+    return replace(question, common=question.common.model_copy(update=places))
+
+
+def test_E07_data_that_moved_are_known_by_their_contents(
+    question: Question, finished: Path, tmp_path: Path
+) -> None:
+    asked, said, again = moved(question, tmp_path / "elsewhere"), list[str](), Trainer()
+    assert compare(asked, finished, again, say=said.append)[0] == 0
+    assert again.trained == []
+    for name in ("coco", "images"):
+        before, now = getattr(question.common, name), getattr(asked.common, name)
+        assert f"moved    {name}: {before} -> {now}; the contents are the same" in said
+    said.clear()
+    assert compare(asked, finished, again, say=said.append)[0] == 0  # it has been noted
+    assert not [line for line in said if line.startswith("moved")]
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("json/val.json", "val"),
+        ("json/train.json", "train"),
+        ("slices/000001_01_01/005.png", "images"),
+    ],
+)
+def test_E07_data_that_moved_and_changed_are_refused(
+    question: Question, finished: Path, tmp_path: Path, file: str, what: str
+) -> None:
+    asked = moved(question, tmp_path / "elsewhere")
+    with (tmp_path / "elsewhere" / file).open("ab") as changed:
+        changed.write(b" ")
+    with pytest.raises(RunFolderRefused, match=rf"configuration \(data_sha256\.{what}: "):
+        compare(asked, finished, Trainer(), say=quiet)
+
+
+def test_E07_files_that_exchanged_their_roles_are_refused(
+    question: Question, finished: Path
+) -> None:
+    assert question.common.coco is not None
+    train, val = (question.common.coco / f"{split}.json" for split in ("train", "val"))
+    for names in ({"train": (train,), "val": (val,)}, {"train": (val,), "val": (train,)}):
+        asked = replace(question, common=question.common.model_copy(update=names))
+        if names["train"] == (train,):
+            assert compare(asked, finished, Trainer(), say=quiet)[0] == 0
+        else:
+            with pytest.raises(RunFolderRefused, match=r"data_sha256\.train: "):
+                compare(asked, finished, Trainer(), say=quiet)
+
+
+def test_starts_are_built_once_an_arm_and_seed_and_heads_once_a_seed(
+    question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[tuple[str, int]] = []
+    heads: list[int] = []
+
+    def start(config: DetConfig) -> Start:
+        built.append((config.init, config.seed))
+        return make_start(config)
+
+    def detector(trunk: Trunk, spec: InputSpec, config: DetectorConfig, seed: int) -> Detector:
+        heads.append(seed)
+        return Detector(trunk, spec, config, seed)
+
+    asked = replace(question, fractions=(1.0, 0.5, 0.25))
+    alone = {key: StartHasher(read_splits(config).learned)(config)
+             for key in asked.keys if (config := asked.cell_config(key))}  # fmt: skip
+    monkeypatch.setattr("lesion_det.audit.make_start", start)
+    monkeypatch.setattr("lesion_det.audit.Detector", detector)
+    plan = make_plan(asked, quiet)
+    assert len(plan.configs) == 12
+    assert sorted(built) == [("random", 0), ("random", 1), ("ubr", 0), ("ubr", 1)]
+    assert sorted(heads) == [0, 1]
+    assert plan.fingerprints == alone
+
+
+def test_only_claims_about_arms_that_were_asked_for_are_shown_as_untested(
+    question: Question, finished: Path, tmp_path: Path
+) -> None:
+    assert result(finished).untested == {}
+    asked = replace(question, inits=("random", "ubr", "ubr+imagenet"), seeds=(0,))
+    failing = Trainer(ubr_0=explode)
+    compare(asked, tmp_path / "out", failing, say=quiet)
+    assert result(tmp_path / "out").untested == {
+        "a UBR trunk is better than a random one": "no finished cell of ubr"
+    }
+
+
+def test_what_did_not_run_is_said_again_at_the_end(question: Question, tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = replace(question, inits=("random", "ubr", "ubr+imagenet"), seeds=(0,))
+    compare(asked, tmp_path / "out", Trainer(ubr_0=explode), say=said.append)
+    assert said[-3:] == [
+        "not run: ubr+imagenet: --ubr-imagenet FILE was not given",
+        "failed: ubr, seed 0: iteration 7: loss not finite",
+        str(tmp_path / "out" / "report.html"),
+    ]
+
+
 def test_seed_added_later_trains_only_the_new_cells(question: Question, finished: Path) -> None:
     more = Trainer()
     asked = replace(question, inits=("random",), seeds=(0, 1, 2))
@@ -240,8 +365,8 @@ def test_fractions_fall_and_external_trunks_are_arms(question: Question, tmp_pat
     asked = build_question(
         question.common,
         ("random", "mine"),
-        (1, 0, 1),
-        (0.05, 1.0, 0.25, 1.0),
+        (1, 0),
+        (0.05, 1.0, 0.25),
         externals=(f"mine={mine}", f"theirs={theirs}"),
         title="title",
     )
@@ -347,6 +472,9 @@ def test_flag_of_a_field_may_be_spelled_with_dashes(
         (["--slurm", "partition=gpu"], "--slurm: Could not detect"),
         (["--inits", "resnet"], "--inits resnet: not one of random, ubr"),
         (["--seeds", "-1"], "--seeds -1: must be >= 0"),
+        (["--inits", "random", "ubr", "random"], "--inits random: named twice"),
+        (["--seeds", "0", "1", "0"], "--seeds 0: named twice"),
+        (["--label-fractions", "1", "0.5", ".5"], "--label-fractions 0.5: named twice"),
         (["--scores", "nowhere"], "--scores nowhere: no scores.json there"),
         (["--ubr-run", "nowhere"], "--ubr-run nowhere: no metrics.jsonl"),
         (["--pictures", "nothing.png"], "nothing.png: no such PNG or JPEG picture"),

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ubr_pretrain.config import Config
-from ubr_pretrain.run_folder import RunFolderRefused, open_run_folder
+from ubr_pretrain.run_folder import RunFolderRefused, open_run_folder, require_same_run
 
 
 class Small(Config):
@@ -118,3 +118,32 @@ def test_half_written_file_of_a_run_inside_is_left_to_that_run(tmp_path):
     being_written.write_bytes(b"half")
     with open_run_folder(tmp_path, Small()):
         assert being_written.exists()
+
+
+def test_a_place_may_move_and_is_noted_where_the_run_goes_on(tmp_path):
+    with open_run_folder(tmp_path, Small(names=("here",))) as folder:
+        assert folder.moved == ()
+    with (
+        pytest.raises(RunFolderRefused, match=r"names: \['here'\] -> \['there'\]"),
+        open_run_folder(tmp_path, Small(names=("there",))),
+    ):
+        pass
+    with open_run_folder(tmp_path, Small(names=("there",)), places={"names"}) as folder:
+        assert folder.moved == ("names: ['here'] -> ['there']",)
+    with open_run_folder(tmp_path, Small(names=("there",))) as folder:
+        assert folder.moved == ()
+    with (
+        pytest.raises(RunFolderRefused, match=r"configuration \(lr: 0\.1 -> 0\.5\)"),
+        open_run_folder(tmp_path, Small(lr=0.5, names=("here",)), places={"names"}),
+    ):
+        pass
+    assert "there" in (tmp_path / "config.yaml").read_text()  # nothing moves where it is refused
+
+
+def test_asking_whether_a_run_would_go_on_writes_nothing(tmp_path):
+    assert require_same_run(tmp_path / "absent", Small()) == []
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunFolderRefused, match="thesis"):
+        require_same_run(tmp_path, Small())
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
