@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lesion_det.det_config import DetConfig
+from lesion_det.det_config import PATHS, DetConfig
 from ubr_pretrain.config import config_parser, parse_config, refuse
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
@@ -100,7 +100,7 @@ def train(
     )
     from lesion_det.pictures import draw_detections, draw_labels
     from lesion_det.prepared_images import PreparedImages
-    from lesion_det.splits import labelled_images, read_splits
+    from lesion_det.splits import data_sha256, labelled_images, read_splits
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
     from ubr_pretrain.optimiser import build_optimiser
@@ -143,6 +143,7 @@ def train(
             "trunk_sha256": state_sha256(start.tensors),
             "head_sha256": state_sha256(detector.head_state()),
             "source_sha256": start.source_sha256,
+            **{f"{what}_sha256": digest for what, digest in data_sha256(config, splits).items()},
         }
         ranks.require_equal(audit, "data and start")
         optimiser = build_optimiser(detector, config.optimiser)
@@ -150,7 +151,8 @@ def train(
         # Folder: new, or where an interrupted run left off.
         folder = RunFolder(out)
         if ranks.is_first:
-            stack.enter_context(open_run_folder(out, config, resume=resume, overwrite=overwrite))
+            opened = open_run_folder(out, config, resume=resume, overwrite=overwrite, places=PATHS)
+            folder = stack.enter_context(opened)
         ranks.wait()
         prepared.build([*learned, *splits.held_out], stop=lambda: stop.signal is not None)
         source.require_trainable()
@@ -158,7 +160,7 @@ def train(
         if folder.last.is_file():
             state = read_checkpoint(folder.last, "detector")
             for name, now in audit.items():
-                if state["audit"][name] != now:
+                if state["audit"].get(name, now) != now:
                     raise ValueError(f"{folder.last}: {name} changed since it was written")
             detector.load_state_dict(state["detector"])
             optimiser.load_state_dict(state["optimizer"])
@@ -170,6 +172,8 @@ def train(
             f"validate on; --init {config.init}; iteration {iteration} of {config.iterations}"
         )
         if ranks.is_first:
+            for line in folder.moved:
+                journal.say(f"moved: {line}")
             folder.update_manifest(
                 status="running",
                 machine=describe_machine(ranks.device),

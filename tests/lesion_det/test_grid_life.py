@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from lesion_det.cell_job import train_cell
-from lesion_det.compare_inits import compare
+from lesion_det.compare_inits import OF_A_CELL, compare
 from lesion_det.comparison import Comparison
 from lesion_det.grid_progress import iterations_done
 from lesion_det.launch import Ending, Task
@@ -67,7 +67,7 @@ def undisturbed(question: Question, tmp_path_factory: pytest.TempPathFactory) ->
 def flags(question: Question, out: Path) -> list[str]:
     common = question.common
     config = out.with_suffix(".yaml")
-    text = common.model_dump_json(exclude={"init", "seed", "label_fraction", "external"})
+    text = common.model_dump_json(exclude={*OF_A_CELL, "external"})
     config.write_text(text)  # JSON is YAML
     inits = ["--inits", *question.inits, "--seeds", *map(str, question.seeds), "--jobs", "2"]
     return ["--config", str(config), "--out", str(out), *inits, "--title", question.title]

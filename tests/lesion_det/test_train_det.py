@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,27 @@ class TestInterruption:
         result = train(tiny(toy, save_every=100), tmp_path / "run")
         assert (result.exit_code, result.iteration, result.top5_recall) == (130, 1, None)
         assert len(tensors(tmp_path / "run")) == 40
+
+    def test_data_may_move_while_it_is_interrupted_but_not_change(
+        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        losses, run = Detector.losses, tmp_path / "run"
+
+        def press_ctrl_c(self: Detector, *args: Any) -> dict[str, torch.Tensor]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return losses(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Detector, "losses", press_ctrl_c)
+            train(tiny(toy), run)
+        images = shutil.copytree(toy.images, tmp_path / "slices")
+        coco, changed = (shutil.copytree(toy.coco, tmp_path / name) for name in ("same", "changed"))
+        with (changed / "val.json").open("a", encoding="utf-8") as file:
+            file.write(" ")
+        with pytest.raises(ValueError, match="val_sha256 changed since it was written"):
+            train(tiny(toy, coco=changed, images=images), run)
+        assert train(tiny(toy, coco=coco, images=images), run).iteration == 6
+        assert f"moved: coco: {changed} -> {coco}\n" in (run / "train.log").read_text("utf-8")
 
     def test_sigterm_ends_it_with_a_checkpoint(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
         out = tmp_path / "run"
