@@ -114,8 +114,11 @@ def _file_lines(file: FileSummary) -> list[str]:
         f"{file.num_compared:,} annotations found in the table"
     ]
     if file.area_patterns:
-        patterns = (f"{n:,} {pattern or 'unknown'}" for pattern, n in file.area_patterns.items())
-        lines.append(f"{ascii(file.name)[1:-1]}: wrong areas are {', '.join(patterns)}")
+        patterns = (
+            f"{n:,} {'is' if n == 1 else 'are'} {pattern}" if pattern else f"{n:,} of no known kind"
+            for pattern, n in file.area_patterns.items()
+        )
+        lines.append(f"{ascii(file.name)[1:-1]}: wrong areas: {', '.join(patterns)}")
     for codes, count in file.readings.items():
         if codes and 2 * count > file.num_compared and file.median_px is not None:
             x, y, w, h = file.median_px

@@ -133,7 +133,7 @@ class Defect:
     expected: str
 
     def __str__(self) -> str:
-        parts = " ".join(part for part in (self.file, self.where, self.slice) if part)
+        parts = ", ".join(part for part in (self.file, self.where, self.slice) if part)
         return f"{parts}: found {self.found}, expected {self.expected}"
 
 

@@ -167,7 +167,7 @@ def _lesion_defects(
     for lesion in match.lost:
         if lesion not in kept:
             code = "W-NOISY" if lesion.possibly_noisy else "E-LOST"
-            where = f"table line {lesion.line}"
+            where = f"line {lesion.line} of the table"
             yield Defect(code, name, where, slice_name, "no annotation", _xywh(lesion))
 
 

@@ -122,14 +122,14 @@ def _absent(
             continue
         if all(lesion.possibly_noisy for lesion in known.lesions):
             for lesion in known.lesions:
-                line = f"table line {lesion.line}"
+                line = f"line {lesion.line} of the table"
                 yield Defect("W-NOISY", "", line, table_name(key), "not listed", "kept or dropped")
             continue
         there = images is None or key[3] in images.slices(known.key_slice.series)
         code, found = ("E-ABSENT", "in no file") if there else ("W-ABSENT", "in no file, no PNG")
         expected = f"in the file of {split} with {len(known.lesions)} lesion(s)"
         yield Defect(
-            code, "", f"table line {known.lesions[0].line}", table_name(key), found, expected
+            code, "", f"line {known.lesions[0].line} of the table", table_name(key), found, expected
         )
 
 

@@ -43,7 +43,8 @@ def _watched(items: Iterable[Any], total: int | None, what: str) -> Iterator[Any
     for number, item in enumerate(items, 1):
         if time.monotonic() - last_s > PLAIN_LINE_EVERY_S:
             last_s = time.monotonic()
-            print(f"{what}: {number} of {total or 'many'}", file=sys.stderr, flush=True)
+            of_all = "" if total is None else f" of {total}"
+            print(f"{what}: {number}{of_all}", file=sys.stderr, flush=True)
         yield item
 
 
@@ -89,6 +90,9 @@ def make_phantoms(arguments: argparse.Namespace) -> None:
         print(f"{out / 'deeplesion'}: {patients} patients, {num_series} series, DL_info.csv")
     print(f"{time.monotonic() - began_s:.0f} s")
     print(f"next: train_ubr.py --data {out / 'ct'} --out runs/ubr")
+    if arguments.deeplesion:
+        table, images = out / "deeplesion" / "DL_info.csv", out / "deeplesion" / "Images_png"
+        print(f"next: deeplesion_to_coco.py {table} --images {images} --out coco")
 
 
 def _claim(out: Path, arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_every_defect_is_in_the_json_and_each_kind_once_in_the_tables(
     assert row.split()[-5:] == ["18", "changes", "training", "or", "metrics"]
     assert "val.json: the whole file, 18 of 18 boxes: E-SHIFT (median difference x +1, y +1" in out
     assert "= x * h, expected" in out
-    assert "test.json: wrong areas are 1 x * h" in out
+    assert "test.json: wrong areas: 1 is x * h" in out
     result = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert [defect["code"] for defect in result["defects"]].count("E-SHIFT") == 18
     assert {code: kind["count"] for code, kind in result["kinds"].items()} == {
@@ -99,6 +100,20 @@ def test_what_is_no_coco_file_is_refused_in_one_line(
     assert "theirs.json" in line
     assert said in line
     assert not out.exists()
+
+
+def test_what_is_printed_says_of_what_it_speaks(
+    table: Path, sound: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    first, second, lost = sound["val"]["annotations"][:3]
+    first["area"], second["area"] = 0.123, 0.456
+    sound["val"]["annotations"].remove(lost)
+    assert audit(table, written(sound, tmp_path), tmp_path / "audit") == 1
+    out = capsys.readouterr().out
+    assert "val.json: wrong areas: 2 of no known kind\n" in out
+    assert re.search(
+        r"^E-LOST, e\.g\. val\.json, line \d+ of the table, \S+\.png: found", out, re.M
+    )
 
 
 def test_wrong_arguments_are_refused_in_one_line(

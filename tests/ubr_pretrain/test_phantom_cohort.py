@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ubr_pretrain import phantom_cohort
 from ubr_pretrain.phantom import ABNORMALITIES, Phantom, sample_phantom
 from ubr_pretrain.phantom_cohort import RECORD, main
 from ubr_pretrain.phantom_pictures import draw_contact_sheet, draw_views
@@ -125,8 +126,12 @@ def test_command_writes_volumes_lesions_and_pictures(
     assert (out / "deeplesion" / "DL_info.csv").is_file()
     for name in ("slices.png", "views.png"):
         assert cv2.imread(str(out / "pictures" / name)).std() > 10
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"next: train_ubr.py --data {out / 'ct'} --out runs/ubr"
+    lesions = out / "deeplesion"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"next: train_ubr.py --data {out / 'ct'} --out runs/ubr",
+        f"next: deeplesion_to_coco.py {lesions / 'DL_info.csv'} --images {lesions / 'Images_png'} "
+        "--out coco",
+    ]
 
     assert main(words) == 2
     complaint = capsys.readouterr().err.splitlines()
@@ -194,3 +199,12 @@ def test_pictures_show_every_volume_true_to_scale(tmp_path: Path):
         draw_contact_sheet([], tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"x\.png"):
         draw_views([], tmp_path / "x.png")
+
+
+def test_progress_names_the_number_of_all_where_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(phantom_cohort, "PLAIN_LINE_EVERY_S", -1.0)
+    assert list(phantom_cohort._watched("ab", 2, "volumes")) == ["a", "b"]
+    assert list(phantom_cohort._watched("a", None, "series")) == ["a"]
+    assert capsys.readouterr().err == "volumes: 1 of 2\nvolumes: 2 of 2\nseries: 1\n"
