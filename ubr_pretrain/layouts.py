@@ -11,7 +11,7 @@ layout                           conv1_1.weight of VGG-16   who reads it
 ``timm``                         ``features.0.weight``      ``timm.create_model("vgg16")``
 ``segmentation_models_pytorch``  ``features.0.weight``      ``smp.encoders.get_encoder("vgg16")``
 ``onnx``                         ``trunk.conv1_1.weight``   ONNX runtimes: HU to features
-``onnx-scorer``                  ``trunk.conv1_1.weight``   ONNX runtimes: HU to a score a slice
+``onnx-scorer``                  ``regressor.trunk...``     ONNX runtimes: HU to a score a slice
 ===============================  =========================  =======================================
 """
 
@@ -47,24 +47,26 @@ class Naming:
         numbered: layers are called by their place in torchvision's ``features``; else by name.
         architectures: of which the library has a network.
         any_width: whether its network can be narrower than the paper's.
+        one_channel: whether its network can read one grey channel in place of three.
     """
 
     prefix: str = ""
     numbered: bool = False
     architectures: tuple[Architecture, ...] = ("vgg16", "alexnet")
     any_width: bool = True
+    one_channel: bool = True
 
 
 NAMINGS: Mapping[Layout, Naming] = {
-    "ubr": Naming(),
+    "ubr": Naming(one_channel=False),
     "torchvision": Naming("features.", numbered=True),
     "torchvision-classifier": Naming("features.", numbered=True, any_width=False),
     "detectron2": Naming("backbone."),
-    "mmdetection": Naming("features.", numbered=True, any_width=False),
+    "mmdetection": Naming("features.", numbered=True, any_width=False, one_channel=False),
     "timm": Naming("features.", numbered=True, architectures=("vgg16",), any_width=False),
     "segmentation_models_pytorch": Naming("features.", numbered=True, architectures=("vgg16",)),
     "onnx": Naming("trunk."),
-    "onnx-scorer": Naming("trunk."),
+    "onnx-scorer": Naming("regressor.trunk.", one_channel=False),
 }
 
 
@@ -84,7 +86,7 @@ def tensor_names(arch: Architecture, layout: Layout) -> dict[str, str]:
     }
 
 
-def require_place(arch: Architecture, width: float, layout: Layout) -> None:
+def require_place(arch: Architecture, width: float, layout: Layout, in_channels: int = 3) -> None:
     """Refuse a trunk for which the owner of the layout has no network.
 
     Raises:
@@ -93,6 +95,8 @@ def require_place(arch: Architecture, width: float, layout: Layout) -> None:
     tensor_names(arch, layout)
     if width != 1.0 and not NAMINGS[layout].any_width:
         raise ValueError(f"layout {layout} has {arch} of width 1 only, this trunk has {width:g}")
+    if in_channels != 3 and not NAMINGS[layout].one_channel:
+        raise ValueError(f"layout {layout}: its conv1 reads 3 channels, not {in_channels}")
 
 
 def _called(arch: Architecture, layer: str, naming: Naming) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from converters.export_backbone import export_backbone
 from converters.layouts import detectron2_input
+from converters.verified_export import export_backbone
 from tests.converters.checkpoints import SPEC, write_regressor
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.trunk import Architecture, Trunk

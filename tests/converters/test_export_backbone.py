@@ -12,10 +12,12 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from converters import export_backbone as command
-from converters.export_backbone import activation_difference, export_backbone, main
+from converters import verified_export
+from converters.export_backbone import main
+from converters.hu_networks import HuFeatures, outputs, random_slices, relative_difference
 from converters.layouts import torchvision_features
-from converters.weight_files import read_weights
+from converters.verified_export import export_backbone
+from converters.weight_files import export_files, read_weights
 from tests.converters.checkpoints import SPEC, write_regressor
 from ubr_pretrain.backbone import read_backbone, read_imagenet_trunk
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, write_checkpoint
@@ -29,6 +31,9 @@ OUTPUTS = (
     ("torchvision", "trunk.safetensors"),
     ("torchvision", "trunk.pth"),
     ("detectron2", "trunk.pkl"),
+    ("detectron2", "trunk.pth"),
+    ("torchvision", "folder"),
+    ("detectron2", "folder"),
 )
 every_output = pytest.mark.parametrize(("layout", "name"), OUTPUTS)
 
@@ -59,10 +64,12 @@ def test_the_export_computes_what_the_checkpoint_computes(
     assert export.activation_difference <= 1e-6
     assert [row.name for row in export.tensors] == list(export.backbone.trunk.state_dict())
     assert export.backbone.provenance.folded_batch_norm == trunk.batch_norm
-    assert export.files == {path: file_sha256(path) for path in tmp_path.iterdir()}
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert export.files == {path: file_sha256(path) for path in files}
 
     # An independent reader: layers in the order of the numbers in their names.
-    tensors = read_weights(tmp_path / name, layout)
+    *_, weights_file = export.files
+    tensors = read_weights(weights_file, layout)
     ordered = sorted(tensors, key=lambda key: [int(digits) for digits in re.findall(r"\d+", key)])
     weights = [tensors[key].double() for key in ordered if key.endswith("weight")]
     biases = [tensors[key].double() for key in ordered if key.endswith("bias")]
@@ -137,6 +144,22 @@ def test_input_and_provenance_travel_with_every_file(plain: Path, tmp_path: Path
     assert sidecar["sha256"] == file_sha256(tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize(("layout", "key"), [("detectron2", None), ("mmdetection", "meta")])
+def test_a_nested_pth_holds_tensors_and_plain_values_only(layout, key, tmp_path: Path):
+    width = 0.125 if layout == "detectron2" else 1.0
+    arch = "vgg16" if layout == "detectron2" else "alexnet"
+    source = write_regressor(tmp_path / "best.safetensors", arch, width, batch_norm=False)
+    export = export_backbone(source, tmp_path / "a.pth", layout, weights_license="mit")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    about = content[key] if key else content
+    assert InputSpec.model_validate(about["input_spec"]) == SPEC
+    assert about["provenance"]["iterations"] == 7
+    assert about["license"] == "mit"
+    assert not (tmp_path / "a.json").exists()
+    stored = content["state_dict" if key else "model"]
+    assert [row.exported_name for row in export.tensors] == list(stored)
+
+
 def test_the_pickle_is_what_detectron2_reads_by_name(plain: Path, tmp_path: Path):
     export_backbone(plain, tmp_path / "a.pkl", "detectron2")
     zoo = read_plain_pickle(tmp_path / "a.pkl")
@@ -189,7 +212,7 @@ def test_an_export_that_computes_something_else_is_never_published(
         torch.manual_seed(1)
         return Trunk("vgg16", 0.125)
 
-    monkeypatch.setattr(command, "_fresh_network", other_network)
+    monkeypatch.setattr(verified_export, "fresh_network", other_network)
     with pytest.raises(ValueError, match="activations differ from the checkpoint's by"):
         export_backbone(plain, tmp_path / name, layout)
     assert list(tmp_path.iterdir()) == []
@@ -199,10 +222,13 @@ def test_the_activation_check_sees_one_changed_weight():
     torch.manual_seed(2)
     trunk, other = Trunk("vgg16", 0.125), Trunk("vgg16", 0.125)
     other.load_state_dict(trunk.state_dict())
-    assert activation_difference(trunk, other, SPEC) == 0.0
+    hu = random_slices(SPEC, (1, 3, 64, 64))
+    ours, same = (outputs(HuFeatures(network, SPEC), hu) for network in (trunk, other))
+    assert relative_difference(ours, same) == 0.0
     with torch.no_grad():
         other.conv3_2.weight[0, 0, 1, 1] += 0.01
-    assert activation_difference(trunk, other, SPEC) > 1e-6
+    assert relative_difference(ours, outputs(HuFeatures(other, SPEC), hu)) > 1e-6
+    assert relative_difference(ours, ours[:, :, 1:]) == float("inf")
 
 
 def test_a_last_pool_or_another_order_would_be_noticed():
@@ -225,21 +251,37 @@ def test_files_that_are_there_stay_without_overwrite(
     layout, name: str, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / name
-    out.write_bytes(b"mine")
+    *_, weights = export_files(out, layout).all()
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(b"mine")
     line = refused_line(capsys, [str(plain), str(out), "--layout", layout])
     assert "exists; use --overwrite or another name" in line
-    assert out.read_bytes() == b"mine"
+    assert weights.read_bytes() == b"mine"
     assert main([str(plain), str(out), "--layout", layout, "--overwrite"]) == 0
-    assert out.read_bytes() != b"mine"
+    assert weights.read_bytes() != b"mine"
 
 
-def test_a_description_that_is_there_stays_without_overwrite(
+@pytest.mark.parametrize("name", ["trunk.pth.md", "trunk.json"])
+def test_a_card_or_a_description_that_is_there_stays_without_overwrite(
+    name: str, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / name).write_text("mine")
+    line = refused_line(
+        capsys, [str(plain), str(tmp_path / "trunk.pth"), "--layout", "torchvision"]
+    )
+    assert f"{name}: exists" in line
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_with_anything_else_in_it_is_refused_even_with_overwrite(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    (tmp_path / "a.json").write_text("mine")
-    arguments = [str(plain), str(tmp_path / "a.pth"), "--layout", "torchvision"]
-    assert "a.json: exists" in refused_line(capsys, arguments)
-    assert not (tmp_path / "a.pth").exists()
+    (tmp_path / "hub" / ".git").mkdir(parents=True)  # a clone of an empty repository is fine
+    arguments = [str(plain), str(tmp_path / "hub"), "--layout"]
+    assert main([*arguments, "torchvision"]) == 0
+    line = refused_line(capsys, [*arguments, "detectron2", "--overwrite"])
+    assert "hub: holds model.safetensors, not of this export" in line
+    assert not (tmp_path / "hub" / "model.pth").exists()
 
 
 def test_the_checkpoint_itself_is_never_overwritten(
@@ -253,7 +295,8 @@ def test_the_checkpoint_itself_is_never_overwritten(
 
 
 @pytest.mark.parametrize(
-    ("layout", "name"), [("ubr", "a.pth"), ("torchvision", "a.pkl"), ("detectron2", "a.pth")]
+    ("layout", "name"),
+    [("ubr", "a.pth"), ("torchvision", "a.pkl"), ("detectron2", "a.onnx"), ("onnx", "a.pth")],
 )
 def test_a_suffix_that_is_not_the_layouts_is_refused(
     layout: str, name: str, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -298,7 +341,8 @@ def test_C11_the_command_prints_what_detectron2_must_be_told(
     (row,) = [line.split() for line in lines if line.startswith("conv5_3.weight")]
     assert row[1:3] == ["backbone.conv5_3.weight", "64x64x3x3"]
     assert row[-1] == "equal"
-    assert lines[-1] == f"wrote {out}  sha256 {file_sha256(out)}"
+    assert lines[-2] == f"wrote {out}  sha256 {file_sha256(out)}"
+    assert lines[-1].startswith(f"next: DetectionCheckpointer(model).load({str(out)!r})")
 
 
 def test_the_ubr_export_names_the_arm_it_is_for(

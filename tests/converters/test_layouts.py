@@ -1,4 +1,6 @@
-"""Names of tensors in the three layouts, and the input that Detectron2 must be told."""
+"""Names of tensors in every layout, and the inputs that libraries must be told."""
+
+from typing import get_args
 
 import pytest
 import torch
@@ -6,15 +8,22 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.layouts import detectron2_input, torchvision_features
+from converters.export_backbone import LAYOUTS
+from converters.layouts import (
+    detectron2_input,
+    random_classifier,
+    torchvision_features,
+    unit_statistics,
+)
+from converters.weight_files import SUFFIXES
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec, Window
-from ubr_pretrain.layouts import rename, tensor_names
+from ubr_pretrain.layouts import NAMINGS, Layout, rename, require_place, tensor_names
 from ubr_pretrain.trunk import Trunk
 
 ARCHITECTURES = ("vgg16", "alexnet")
-LAYOUTS = ("ubr", "torchvision", "detectron2")
 every_table = pytest.mark.parametrize(
-    ("arch", "layout"), [(arch, layout) for arch in ARCHITECTURES for layout in LAYOUTS]
+    ("arch", "layout"),
+    [(arch, layout) for layout, naming in NAMINGS.items() for arch in naming.architectures],
 )
 
 
@@ -31,6 +40,28 @@ def test_renaming_there_and_back_is_the_identity(arch, layout):
     back = {theirs: ours for ours, theirs in names.items()}
     tensors = {name: torch.full((1,), float(i)) for i, name in enumerate(names)}
     assert rename(rename(tensors, names), back) == tensors
+
+
+def test_the_command_offers_every_layout():
+    assert get_args(Layout) == LAYOUTS == tuple(NAMINGS) == tuple(SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "layout", "in_channels", "said"),
+    [
+        ("alexnet", 1.0, "timm", 3, "layout timm has no alexnet, only vgg16"),
+        ("alexnet", 1.0, "segmentation_models_pytorch", 3, "has no alexnet"),
+        ("vgg16", 0.5, "timm", 3, "layout timm has vgg16 of width 1 only, this trunk has 0.5"),
+        ("vgg16", 0.5, "mmdetection", 3, "of width 1 only"),
+        ("alexnet", 0.25, "torchvision-classifier", 3, "of width 1 only"),
+        ("vgg16", 1.0, "mmdetection", 1, "its conv1 reads 3 channels, not 1"),
+        ("vgg16", 1.0, "ubr", 1, "layout ubr: its conv1 reads 3 channels, not 1"),
+        ("vgg16", 1.0, "onnx-scorer", 1, "its conv1 reads 3 channels"),
+    ],
+)
+def test_what_a_library_has_no_network_for_is_refused(arch, width, layout, in_channels, said):
+    with pytest.raises(ValueError, match=said):
+        require_place(arch, width, layout, in_channels)
 
 
 @given(st.data())
@@ -50,6 +81,8 @@ def test_the_names_are_the_ones_their_readers_know():
     assert tensor_names("alexnet", "torchvision")["conv5.weight"] == "features.10.weight"
     assert tensor_names("vgg16", "detectron2")["conv1_1.weight"] == "backbone.conv1_1.weight"
     assert tensor_names("vgg16", "ubr")["conv1_1.weight"] == "conv1_1.weight"
+    for layout in ("timm", "segmentation_models_pytorch", "mmdetection", "torchvision-classifier"):
+        assert tensor_names("vgg16", layout) == tensor_names("vgg16", "torchvision")
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -103,3 +136,24 @@ def test_C11_imagenet_weights_get_the_numbers_that_detectron2_users_know():
     keys = detectron2_input(IMAGENET_INPUT)
     assert keys.pixel_mean == pytest.approx((123.675, 116.28, 103.53))
     assert keys.pixel_std == pytest.approx((58.395, 57.12, 57.375))
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_C11_unit_images_become_the_input_that_the_trunk_was_trained_on(in_channels: int):
+    spec = InputSpec(mean=(50.0, 60.0, 70.0), std=(1.0, 2.0, 3.0))
+    keys = unit_statistics(spec, in_channels)
+    assert len(keys.mean) == len(keys.std) == in_channels
+    for channel in range(in_channels):
+        unit = (0.25 - keys.mean[channel]) / keys.std[channel]
+        assert unit == pytest.approx((0.25 * 255 - spec.mean[channel]) / spec.std[channel])
+
+
+def test_the_random_classifier_is_torchvisions_own_and_leaves_its_generator_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    drawn = random_classifier("alexnet")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(0)
+    theirs = torchvision.models.alexnet().classifier.state_dict(prefix="classifier.")
+    assert list(drawn) == list(theirs)
+    assert all(torch.equal(drawn[name], tensor) for name, tensor in theirs.items())
