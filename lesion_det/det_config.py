@@ -103,8 +103,9 @@ class DetOptimiser(Config):
         lr: learning rate.
         momentum: of SGD.
         weight_decay: on weights; biases have none.
-        schedule: "per_arm": a tenth after every ``STEP_EVERY`` of the arm; "staged": a tenth after
-            each of ``STAGES``; "drops": a tenth after each of ``drop_at``, the same in all arms.
+        schedule: "per_arm": a tenth after every 20,000 iterations of random and ubr, 15,000 of the
+            others; "staged": a tenth after 20,000, 40,000 and 55,000; "drops": a tenth after each
+            of ``drop_at``, the same in all arms.
         drop_at: fractions of the iterations.
         warmup: iterations of linear warm-up.
         max_grad_norm: gradients are clipped to this norm; None: not clipped.

@@ -27,6 +27,7 @@ assert not loaded, loaded
 
 CODE_WORDS = re.compile(
     r"typing\.|Annotated|Optional\[|Union\[|Literal\[|<class|NoneType|``|SUPPRESS"
+    r"|STEP_EVERY of|STAGES"
 )
 
 

@@ -74,8 +74,8 @@ class Losses(Config):
         logit_scale: inside the sigmoid of the order loss; 1 as printed, 2 as released.
         order_weight: of the order loss.
         distance_weight: of the distance loss; 0 trains on the order alone.
-        spacing_weight: of the spacing loss (``losses.spacing_loss``).
-        anchor_weight: of the anchor loss (``losses.anchor_loss``).
+        spacing_weight: of the spacing loss.
+        anchor_weight: of the anchor loss.
         score_per_mm: slope that both ask for. 0.025 gives the paper's scale: -10 upper chest,
             -5 liver dome, 0 lower abdomen, 5 lower pelvis.
         zero_mm: the coordinate whose score is 0; 687 is the iliac crest.
@@ -141,8 +141,9 @@ class UbrConfig(Config):
         source_weights: how often each entry of ``data`` is drawn from, relative to the others;
             none: every volume equally often.
         store: folder of decoded slices; None: ``slices/`` in the run folder.
-        anchors: tables of slices whose place in the body is known (see ``anchors.read_anchors``);
-            read by the anchor loss. Training volumes alone use them.
+        anchors: tables of slices whose place in the body is known, as ``make_phantoms.py`` and
+            ``place_slices.py`` write them, or landmarks; read by the anchor loss. Training volumes
+            alone use them.
         oversample: the slice store holds ``oversample`` times ``input.size_px`` pixels a side, so
             that views are cut from finer slices.
         arch: trunk.
