@@ -1,7 +1,7 @@
 """The convolutional trunk that is pretrained and transferred: VGG-16 or AlexNet, conv1 to conv5.
 
 Shapes:
-    N: images; C: 3 input channels; H, W: input pixels.
+    N: images; C: input channels, 3 unless conv1 was replaced by one of 1; H, W: input pixels.
     D: ``out_channels``; h, w: H, W over ``stride`` (rounded down at each pool).
 
 Reference:
@@ -95,14 +95,14 @@ class Trunk(nn.Module):
             channels = out
         self.out_channels = channels
 
-    def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D h w"]:
+    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         """Return the activations of the last ReLU."""
         x = images
         for _, x in self.activations(images):  # noqa: B007
             pass
         return x
 
-    def activations(self, images: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[str, Tensor]]:
+    def activations(self, images: Float[Tensor, "N C H W"]) -> Iterator[tuple[str, Tensor]]:
         """Yield (layer, its activations after the ReLU) from the input on."""
         x = images
         for layer in self.layers:
