@@ -11,7 +11,7 @@ import yaml
 from lesion_det.det_config import PATHS, STAGES, STEP_EVERY, DetConfig, InputConfig
 from ubr_pretrain.config import configs_folder
 
-OF_A_MACHINE = frozenset({"device", "workers", "save_every", "allow_leakage"})
+OF_A_MACHINE = frozenset({"device", "workers", "save_every", "allow_leakage", "engine"})
 """Fields that change nothing in what is learned, beside ``PATHS``."""
 
 
@@ -33,6 +33,7 @@ def describe_recipe(config: DetConfig) -> dict[str, str]:
         "network": f"Faster R-CNN on VGG-16, width {config.width:g}, stride {detector.stride}, fc6 "
         f"and fc7 of {detector.fc_dim:,}; anchors of "
         f"{', '.join(map(str, detector.anchor_sizes_px))} px, each at 1:2, 1:1 and 2:1",
+        "engine": {"torchvision": "torchvision's parts", "detectron2": "Detectron2"}[config.engine],
         "training": f"{config.iterations:,} iterations of {config.batch} "
         f"{'image' if config.batch == 1 else 'images'}, {optimiser.name} {optimiser.lr:g}"
         f"{'' if optimiser.max_grad_norm is None else clipped}, {config.precision}",

@@ -20,7 +20,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-PACKAGES = ("torch", "torchvision", "numpy", "SimpleITK", "pydicom", "opencv-python-headless")
+PACKAGES = (
+    *("torch", "torchvision", "detectron2", "numpy"),
+    *("SimpleITK", "pydicom", "opencv-python-headless"),
+)
 RANK_TIMEOUT_S = 600.0
 """A rank silent this long (decoding its share of a cohort included) has died; the others stop."""
 

@@ -235,7 +235,7 @@ class TestTraining:
         flags_of_it = [f"--config={file}", "--inits=random", "--seeds", "0", "1", f"--out={out}"]
         assert compare_inits(flags_of_it) == 0
         page = (out / "report.html").read_text("utf-8")
-        assert "detectron2" in page
+        assert "<td>Detectron2</td>" in page
         assert (out / "cells" / "random-seed1" / "detectron2" / "model.pth").is_file()
 
 
