@@ -1,10 +1,7 @@
-"""A comparison keeps what finished, continues what did not, and refuses what is not comparable."""
+"""What a comparison runs, in which order, and what it refuses or leaves out."""
 
-import csv
 import fcntl
-import json
 import re
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,217 +9,19 @@ from pathlib import Path
 import pytest
 
 from lesion_det.audit import StartHasher
-from lesion_det.cells import CellKey, is_finished, read_cell
+from lesion_det.cells import CellKey, is_finished
 from lesion_det.compare_inits import compare, main
 from lesion_det.comparison import Comparison
 from lesion_det.det_config import DetConfig, DetectorConfig
 from lesion_det.detector import Detector
 from lesion_det.initialization import Start, make_start
-from lesion_det.launch import Ending, Stopped, Task
+from lesion_det.launch import Ending, Task
 from lesion_det.plan import Question, build_question, make_plan
 from lesion_det.splits import read_splits
-from tests.lesion_det.toy_comparison import (
-    pretend_training,
-    toy_config,
-    write_toy_data,
-    write_toy_ubr,
-)
+from tests.lesion_det.toy_comparison import write_toy_ubr
+from tests.lesion_det.toy_grid import Trainer, be_stopped, explode, flags, quiet, result
 from ubr_pretrain.ct import InputSpec
-from ubr_pretrain.run_folder import RunFolderRefused
 from ubr_pretrain.trunk import Trunk
-
-
-@pytest.fixture(scope="module")
-def question(tmp_path_factory: pytest.TempPathFactory) -> Question:
-    folder = tmp_path_factory.mktemp("toy")
-    coco, images = write_toy_data(folder)
-    ubr = write_toy_ubr(folder / "ubr.safetensors")
-    return Question(toy_config(coco, images, ubr), ("random", "ubr"), (0, 1))
-
-
-class Trainer:
-    """Counts the cells that it is asked to train; some of them end otherwise."""
-
-    def __init__(self, **endings: Callable[[], str]) -> None:
-        self.endings = endings
-        self.trained: list[str] = []
-
-    def __call__(
-        self, tasks: Sequence[Task], say: Callable[[str], None]
-    ) -> Generator[Ending, None, None]:
-        for task in tasks:
-            self.trained.append(task.folder.name)
-            ending = self.endings.get(f"{task.key.arm}_{task.key.seed}")
-            if not ending:
-                pretend_training(task.config, task.folder)
-            yield Ending(task.key, ending() if ending else "")
-
-
-def explode() -> str:
-    return "iteration 7: loss not finite"
-
-
-def be_stopped() -> str:
-    raise Stopped("stopped", 143)
-
-
-def quiet(_: str) -> None:
-    return None
-
-
-def result(out: Path) -> Comparison:
-    return Comparison.model_validate_json((out / "comparison.json").read_bytes())
-
-
-@pytest.fixture(scope="module")
-def finished_once(question: Question, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("finished")
-    trainer = Trainer()
-    assert compare(question, out, trainer, say=quiet) == (0, {})
-    assert trainer.trained == ["random-seed0", "ubr-seed0", "random-seed1", "ubr-seed1"]
-    return out
-
-
-@pytest.fixture
-def finished(finished_once: Path, tmp_path: Path) -> Path:
-    """A copy of a finished comparison."""
-    return shutil.copytree(finished_once, tmp_path / "finished")
-
-
-def test_same_command_keeps_finished_cells_and_writes_the_same_report(
-    question: Question, finished: Path
-) -> None:
-    names = ("report.html", "comparison.json", "cells.csv", "table.md")
-    before = {name: (finished / name).read_bytes() for name in names}
-    again = Trainer()
-    assert compare(question, finished, again, say=quiet) == (0, {})
-    assert again.trained == []
-    assert {name: (finished / name).read_bytes() for name in names} == before
-
-
-def test_killed_comparison_goes_on_where_it_stopped(question: Question, tmp_path: Path) -> None:
-    one_seed = replace(question, seeds=(0,))
-    stopped = Trainer(ubr_0=be_stopped)
-    code, _ = compare(one_seed, tmp_path, stopped, say=quiet)
-    assert code == 143
-    assert stopped.trained == ["random-seed0", "ubr-seed0"]
-    resumed = Trainer()
-    assert compare(one_seed, tmp_path, resumed, say=quiet)[0] == 0
-    assert resumed.trained == ["ubr-seed0"]
-
-
-def test_E08_failed_cell_is_shown_with_its_reason_and_left_out_of_averages(
-    question: Question, finished: Path
-) -> None:
-    for name in ("random-seed0", "ubr-seed0"):
-        shutil.rmtree(finished / "cells" / name)
-    failing = Trainer(random_0=explode)
-    code, _ = compare(question, finished, failing, say=quiet)
-    assert code == 1
-    assert failing.trained == ["random-seed0", "ubr-seed0"]  # the rest went on
-    comparison = result(finished)
-    random, ubr = comparison.arms
-    assert random.cells[0].reason == "iteration 7: loss not finite"
-    assert [cell.status for cell in random.cells] == ["failed", "finished"]
-    assert [cell.seed for cell in random.finished] == [1]
-    assert random.spreads["top-5 recall"].sd is None
-    assert len(ubr.finished) == 2
-    assert comparison.pairs[0].seeds == (1,)
-    page = (finished / "report.html").read_text("utf-8")
-    assert "Not everything ran" in page
-    assert ">1 of 2<" in page
-    assert "| random | 1 of 2 |" in (finished / "table.md").read_text("utf-8")
-    with (finished / "cells.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["arm"], row["seed"], row["status"]) for row in rows] == [
-        ("random", "0", "failed"),
-        ("random", "1", "finished"),
-        ("ubr", "0", "finished"),
-        ("ubr", "1", "finished"),
-    ]
-    assert rows[0]["top-5 recall"] == ""
-    assert 0 <= float(rows[3]["top-5 recall"]) <= 1
-
-    retried = Trainer()
-    assert compare(question, finished, retried, say=quiet)[0] == 0
-    assert retried.trained == ["random-seed0"]
-
-
-def test_E07_other_settings_are_refused_in_the_same_folder(
-    question: Question, finished: Path
-) -> None:
-    longer = question.common.model_copy(update={"iterations": 80})
-    with pytest.raises(RunFolderRefused, match="iterations: 40 -> 80"):
-        compare(replace(question, common=longer), finished, Trainer(), say=quiet)
-
-
-def test_E07_dry_run_refuses_what_the_run_would_refuse_and_writes_nothing(
-    question: Question, finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
-    with pytest.raises(SystemExit) as exit_:
-        main([*flags(question, finished), "--inits", "random", "ubr", "--dry-run"])
-    assert exit_.value.code == 2
-    refused = "holds a run of another configuration (common.optimiser.schedule: drops -> per_arm;"
-    assert refused in capsys.readouterr().err
-    assert {file: file.stat().st_mtime_ns for file in finished.rglob("*")} == before
-
-
-def moved(question: Question, folder: Path) -> Question:
-    """Return the same question about a copy of its data."""
-    coco, images = question.common.coco, question.common.images
-    assert coco is not None
-    places = {
-        "coco": shutil.copytree(coco, folder / "json"),
-        "images": shutil.copytree(images, folder / "slices"),
-    }
-    return replace(question, common=question.common.model_copy(update=places))
-
-
-def test_E07_data_that_moved_are_known_by_their_contents(
-    question: Question, finished: Path, tmp_path: Path
-) -> None:
-    asked, said, again = moved(question, tmp_path / "elsewhere"), list[str](), Trainer()
-    assert compare(asked, finished, again, say=said.append)[0] == 0
-    assert again.trained == []
-    for name in ("coco", "images"):
-        before, now = getattr(question.common, name), getattr(asked.common, name)
-        assert f"moved    {name}: {before} -> {now}; the contents are the same" in said
-    said.clear()
-    assert compare(asked, finished, again, say=said.append)[0] == 0  # it has been noted
-    assert not [line for line in said if line.startswith("moved")]
-
-
-@pytest.mark.parametrize(
-    ("file", "what"),
-    [
-        ("json/val.json", "val"),
-        ("json/train.json", "train"),
-        ("slices/000001_01_01/005.png", "images"),
-    ],
-)
-def test_E07_data_that_moved_and_changed_are_refused(
-    question: Question, finished: Path, tmp_path: Path, file: str, what: str
-) -> None:
-    asked = moved(question, tmp_path / "elsewhere")
-    with (tmp_path / "elsewhere" / file).open("ab") as changed:
-        changed.write(b" ")
-    with pytest.raises(RunFolderRefused, match=rf"configuration \(data_sha256\.{what}: "):
-        compare(asked, finished, Trainer(), say=quiet)
-
-
-def test_E07_files_that_exchanged_their_roles_are_refused(
-    question: Question, finished: Path
-) -> None:
-    assert question.common.coco is not None
-    train, val = (question.common.coco / f"{split}.json" for split in ("train", "val"))
-    for names in ({"train": (train,), "val": (val,)}, {"train": (val,), "val": (train,)}):
-        asked = replace(question, common=question.common.model_copy(update=names))
-        if names["train"] == (train,):
-            assert compare(asked, finished, Trainer(), say=quiet)[0] == 0
-        else:
-            with pytest.raises(RunFolderRefused, match=r"data_sha256\.train: "):
-                compare(asked, finished, Trainer(), say=quiet)
 
 
 def test_starts_are_built_once_an_arm_and_seed_and_heads_once_a_seed(
@@ -274,13 +73,6 @@ def test_what_did_not_run_is_said_again_at_the_end(question: Question, tmp_path:
     ]
 
 
-def test_seed_added_later_trains_only_the_new_cells(question: Question, finished: Path) -> None:
-    more = Trainer()
-    asked = replace(question, inits=("random",), seeds=(0, 1, 2))
-    compare(asked, finished, more, say=quiet)
-    assert more.trained == ["random-seed2"]
-
-
 def test_arm_without_weights_is_not_run_and_named(question: Question, tmp_path: Path) -> None:
     common = question.common.model_copy(update={"ubr": None})
     asked = replace(question, common=common, inits=("random", "ubr", "ubr+imagenet"), seeds=(0,))
@@ -321,41 +113,6 @@ def test_E07_audit_proves_equal_order_head_and_budget(question: Question) -> Non
         plan.fingerprints[CellKey(arm, 0)].hashes["trunk_sha256"] for arm in ("random", "ubr")
     }
     assert len(trunks) == 2
-
-
-def test_cell_that_was_trained_from_another_start_does_not_count(
-    question: Question, finished: Path
-) -> None:
-    cell = finished / "cells" / CellKey("ubr", 0).name
-    manifest = json.loads((cell / "run.json").read_text("utf-8"))
-    manifest["audit"]["head_sha256"] = "0" * 64
-    (cell / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert compare(question, finished, Trainer(), say=quiet)[0] == 1
-    failed = result(finished).faults[0]
-    assert failed.name == "ubr-seed0"
-    assert "another head_sha256" in failed.reason
-
-
-def test_cell_folder_in_any_state_can_be_read(question: Question, tmp_path: Path) -> None:
-    truth = make_plan(question, quiet).ground_truth
-    absent = read_cell(tmp_path / "absent", CellKey("random", 0), truth, expected={})
-    assert (absent.cell.status, absent.predictions) == ("not started", None)
-    (tmp_path / "killed").mkdir()
-    (tmp_path / "killed" / "run.json").write_text('{"status": "running"}', encoding="utf-8")
-    (tmp_path / "killed" / "metrics.jsonl").write_text(
-        '{"iteration": 10, "kind": "val", "top5_recall": 0.25}\n{"iterat', encoding="utf-8"
-    )
-    killed = read_cell(tmp_path / "killed", CellKey("random", 0), truth, expected={})
-    assert (killed.cell.status, killed.cell.curve) == ("interrupted", ((10, 0.25),))
-
-
-def flags(question: Question, out: Path) -> list[str]:
-    assert question.common.coco is not None
-    return [
-        *("--coco", str(question.common.coco), "--images", str(question.common.images)),
-        *("--ubr", str(question.common.ubr), "--width", "0.05", "--detector.fc_dim", "8"),
-        *("--iterations", "40", "--device", "cpu", "--out", str(out)),
-    ]
 
 
 def test_fractions_fall_and_external_trunks_are_arms(question: Question, tmp_path: Path) -> None:

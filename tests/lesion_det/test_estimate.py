@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lesion_det.cells import CellKey
-from lesion_det.compare_inits import main
+from lesion_det.compare_inits import OF_A_CELL, main
 from lesion_det.estimate import Costs, make_estimate, measure_costs
 from lesion_det.launch import LocalLauncher
 from lesion_det.plan import Plan, Question, make_plan
@@ -85,7 +85,7 @@ def test_dry_run_measures_prints_the_plan_and_writes_nothing(
 ) -> None:
     common, out = question.common, tmp_path / "out"
     config = tmp_path / "config.yaml"
-    own = {"init", "seed", "label_fraction", "external"}
+    own = {*OF_A_CELL, "external"}
     config.write_text(common.model_dump_json(exclude=own))  # JSON is YAML
     asked = ["--config", str(config), "--out", str(out), "--inits", "random", "--seeds", "0", "1"]
     assert main([*asked, "--label-fractions", "1", "0.5", "--dry-run"]) == 0
@@ -93,6 +93,7 @@ def test_dry_run_measures_prints_the_plan_and_writes_nothing(
     assert "equal    random head, seed 0: " in printed
     assert "would train random, seed 1: 0:00:" in printed
     assert "would train random, seed 0, 50 % of the labels: 0:00:" in printed
+    assert "a trial first, in a folder that is deleted at once: 12 iterations" in printed
     assert "s an iteration" in printed
     assert "4 cells: 0:0" in printed
     assert not out.exists()
