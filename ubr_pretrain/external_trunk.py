@@ -36,7 +36,7 @@ from ubr_pretrain.backbone import Backbone, Provenance, read_backbone
 from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.foreign_file import read_foreign_file, weight_file
-from ubr_pretrain.layouts import Layout, tensor_names
+from ubr_pretrain.layouts import NAMINGS, Layout, tensor_names
 from ubr_pretrain.trunk import LAYERS, Architecture, Trunk, load_trunk
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -65,8 +65,8 @@ class ExternalTrunk:
 
     Attributes:
         backbone: the trunk and its input.
-        layout: whose names the tensors had; of several with the same names the one that an export
-            of this project states, else the first.
+        layout: whose names the tensors had: of several with the same names torchvision, unless an
+            export of this project says which.
         prefix: before every name, "" where there was none.
         ignored: tensors behind the trunk, counted by the first part of their names.
         in_channels: of conv1 in the file.
@@ -140,8 +140,12 @@ def read_external_trunk(
     if described:
         _require_graphs_input(file, tensors, spec)
     made = described.provenance if described else Provenance(init="external")
-    if described and tensor_names(arch, described.layout) == tensor_names(arch, layout):
-        layout = described.layout
+    if (
+        described
+        and arch in NAMINGS[described.layout].architectures
+        and {*tensor_names(arch, described.layout).values()} == names.keys()
+    ):
+        layout, prefix = described.layout, ""
     return ExternalTrunk(Backbone(trunk, spec, made), layout, prefix, ignored, in_channels)
 
 

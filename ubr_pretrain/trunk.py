@@ -196,6 +196,8 @@ def load_trunk(trunk: Trunk, tensors: Mapping[str, Tensor], source: str) -> None
                 f"{source}: {name} is {tuple(tensor.shape)}, {trunk.arch} of width {trunk.width} "
                 f"needs {tuple(own[name].shape)}"
             )
-        if not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{source}: {name} holds {tensor.dtype}, not floating-point numbers")
+        if not torch.isfinite(tensor.float()).all():
             raise ValueError(f"{source}: {name} holds values that are not finite")
     trunk.load_state_dict(dict(tensors))

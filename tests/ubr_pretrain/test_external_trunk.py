@@ -11,7 +11,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from converters.weight_files import write_weights
+from converters.model_card import Exported
+from converters.weight_files import export_files, write_companions, write_weights
 from ubr_pretrain.backbone import Backbone, Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, write_checkpoint
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
@@ -143,7 +144,10 @@ def test_our_own_export_says_its_input_and_how_it_was_made(
     }:
         return
     made = Provenance(init="random", pretraining="ubr", iterations=7)
-    write_weights(tmp_path / name, Backbone(trunk, OURS, made), layout)
+    exported = Exported(Backbone(trunk, OURS, made), layout)
+    files = export_files(tmp_path / name, layout)
+    write_weights(files.weights, exported)
+    write_companions(files, exported, title="trunk")
     found = read_external_trunk(tmp_path / name, WIDTH)
     assert found.layout == layout
     assert found.backbone.input_spec == OURS
@@ -201,6 +205,27 @@ class TestRefusals:
         state["features.28.bias"][3] = float("nan")
         self.refused(tmp_path, state, r"conv5_3\.bias holds values that are not finite")
 
+    def test_C05_whole_numbers_are_no_weights(self, trunk: Trunk, tmp_path: Path) -> None:
+        state = named(trunk, "torchvision")
+        state["features.5.weight"] = state["features.5.weight"].to(torch.int8)
+        self.refused(tmp_path, state, r"conv2_1\.weight holds torch\.int8, not floating-point")
+
+    def test_C10_a_number_beyond_float32(self, trunk: Trunk, tmp_path: Path) -> None:
+        state = {k: t.double() for k, t in named(trunk, "torchvision").items()}
+        state["features.5.bias"][0] = 1e60
+        self.refused(tmp_path, state, r"conv2_1\.bias holds values that are not finite")
+
+    @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.safetensors"])
+    def test_C02_a_cut_file(self, trunk: Trunk, tmp_path: Path, name: str) -> None:
+        content = named(trunk, "torchvision")
+        path = saved(tmp_path, arrays(content) if name == "w.pkl" else content, name)
+        whole = path.read_bytes()
+        for kept in (10, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:kept])
+            with pytest.raises(CheckpointRefused, match=name) as refusal:
+                read(path)
+            assert "\n" not in str(refusal.value)
+
     @pytest.mark.parametrize(
         ("arch", "message"),
         [
@@ -208,6 +233,7 @@ class TestRefusals:
             ("vgg19", r"features\.\d+\.\w+ is no tensor of a VGG-16"),
             ("alexnet", r"features\.\d+\.\w+ is no tensor of a VGG-16"),
             ("vgg11", r"features\.\d+\.\w+ is no tensor of a VGG-16"),
+            ("vgg13", r"is no tensor of a VGG-16 .*; expected 13 convolutions, found 10"),
             ("resnet18", r"no known layout of a VGG-16: 0 tensors are called features\.0"),
         ],
     )
@@ -216,6 +242,12 @@ class TestRefusals:
             model = getattr(torchvision.models, arch)()
         state = {k: torch.zeros(()).expand(v.shape) for k, v in model.state_dict().items()}
         self.refused(tmp_path, state, message)
+
+    def test_a_deeper_or_shallower_vgg_in_our_names(self, trunk: Trunk, tmp_path: Path) -> None:
+        deeper = named(trunk, "ubr") | {"conv3_4.weight": torch.zeros(8, 8, 3, 3)}
+        self.refused(tmp_path, deeper, r"conv3_4\.weight is no tensor of .*, found 14")
+        shallower = {k: t for k, t in named(trunk, "ubr").items() if "_3." not in k}
+        self.refused(tmp_path, shallower, r"lacks 6 of 26 trunk tensors .* first conv3_3\.weight")
 
     def test_two_trunks_in_one_file(self, trunk: Trunk, tmp_path: Path) -> None:
         state = named(trunk, "torchvision", "student.") | named(trunk, "torchvision", "teacher.")
