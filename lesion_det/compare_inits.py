@@ -155,6 +155,10 @@ def _read_jobs(rest: Namespace) -> int | None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("starts a process a cell itself; start it without torchrun")
+    if rest.dry_run and rest.overwrite:
+        raise ValueError(
+            "--overwrite: a dry run deletes nothing; leave it out, or name a new --out"
+        )
     if rest.no_wait and rest.slurm is None:
         raise ValueError("--no-wait: only jobs of --slurm go on without this command")
     if rest.jobs == "auto":

@@ -223,6 +223,7 @@ def test_flag_of_a_field_may_be_spelled_with_dashes(
         (["--external", "x=a.pth"], "--external x: a.pth: no such file"),
         (["--ubr-imagenet", "a.pth"], "--ubr-imagenet: a.pth: no such file"),
         (["--jobs", "0"], "--jobs 0: auto, or a whole number above 0"),
+        (["--dry-run", "--overwrite"], "--overwrite: a dry run deletes nothing"),
         (["--no-wait"], "--no-wait: only jobs of --slurm go on without this command"),
         (["--slurm", "time=2:00:00"], "--slurm time=2:00:00: minutes, a whole number above 0"),
         (["--slurm", "partition="], "--slurm partition=: expected KEY=VALUE"),
