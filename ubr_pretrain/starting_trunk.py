@@ -25,8 +25,13 @@ def with_input_of_start(config: UbrConfig) -> UbrConfig:
         own = read_regressor(config.start).input_spec
         spec = adopt_input(config.input, own, config.start.name)
     else:
-        spec = _input_of(read_source_trunk(config, config.arch), config.input)
+        spec = _input_of(_read_source(config), config.input)
     return config.model_copy(update={"input": spec})
+
+
+def _read_source(config: UbrConfig) -> SourceTrunk:
+    with torch.random.fork_rng(devices=[]):  # what is drawn next does not depend on the source
+        return read_source_trunk(config, config.arch)
 
 
 def _input_of(source: SourceTrunk, chosen: InputSpec) -> InputSpec:
@@ -52,8 +57,7 @@ def start_trunk_from(config: UbrConfig) -> tuple[Trunk, SourceTrunk | None]:
     trunk = Trunk(config.arch, config.width, batch_norm=config.batch_norm)
     if config.init == "random":
         return trunk, None
-    with torch.random.fork_rng(devices=[]):  # what is drawn next does not depend on the source
-        source = read_source_trunk(config, config.arch)
+    source = _read_source(config)
     if _input_of(source, config.input) != config.input:
         raise ValueError(f"input {config.input}: not what the trunk of {source.words} reads")
     tensors = source.backbone.trunk.state_dict()

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -201,6 +202,101 @@ class TestExternal:
         rows = weight_table(begun, live, "drawn")
         assert sum(row.loaded for row in rows) == 26
         assert {row.source for row in rows if row.loaded} == {begun.source}
+
+
+def transferred(name: str, through: str) -> bool:
+    return name.partition("_")[0] <= through
+
+
+class TestPartialTransfer:
+    """Blocks through some block come from the source, those behind it from the random arm."""
+
+    @given(st.sampled_from(["conv1", "conv2", "conv3", "conv4", "conv5"]))
+    def test_every_tensor_is_the_sources_or_the_random_arms(self, through: str) -> None:
+        with TemporaryDirectory() as folder:
+            found = start("ubr", ubr_file(Path(folder)), transfer_through=through)
+        source, drawn = random_trunk(7).state_dict(), start("random").tensors
+        for name, tensor in found.trunk.state_dict().items():
+            wanted = source if transferred(name, through) else drawn
+            assert torch.equal(tensor, wanted[name]), name
+        assert found.input_spec == UBR_INPUT
+        assert found.provenance.pretraining == "ubr"
+
+    def test_all_through_conv5_is_the_arm_itself(self, tmp_path: Path) -> None:
+        whole, asked = (
+            start("ubr", ubr_file(tmp_path), **more) for more in ({}, {"transfer_through": "conv5"})
+        )
+        assert state_sha256(whole.tensors) == state_sha256(asked.tensors)
+        assert whole.transferred == frozenset(whole.tensors)
+
+    @pytest.mark.parametrize("arm", ["ubr-stats", "imagenet-stats", "imagenet", "external"])
+    def test_controls_and_other_sources_are_transferred_in_part_too(
+        self, tmp_path: Path, arm: Arm
+    ) -> None:
+        files: dict[str, Any] = {
+            "ubr-stats": {"ubr": ubr_file(tmp_path)},
+            "external": {"external": imagenet_file(tmp_path), "external_input": "imagenet"},
+        }.get(arm, {"imagenet": imagenet_file(tmp_path)})
+        whole, part = start(arm, **files), start(arm, **files, transfer_through="conv2")
+        drawn = start("random").tensors
+        for name, tensor in part.tensors.items():
+            wanted = whole.tensors if transferred(name, "conv2") else drawn
+            assert torch.equal(tensor, wanted[name]), name
+        assert part.input_spec == whole.input_spec
+
+    def test_the_weight_table_says_row_by_row_what_was_loaded_and_what_drawn(
+        self, tmp_path: Path
+    ) -> None:
+        begun = start("ubr", ubr_file(tmp_path), transfer_through="conv3")
+        config = DetectorConfig(stride=8, fc_dim=16, anchor_sizes_px=(16,))
+        live = Detector(begun.trunk, begun.input_spec, config, 0).state_dict()
+        rows = weight_table(begun, live, "drawn, seed 0")
+        for row in rows:
+            trunk, _, name = row.tensor.partition(".")
+            if trunk != "trunk":
+                assert (row.source, row.loaded) == ("drawn, seed 0", False)
+            elif transferred(name, "conv3"):
+                assert (row.source, row.loaded) == ("random_ubr.safetensors", True)
+            else:
+                assert (row.source, row.loaded) == ("He, seed 3", False)
+        assert weight_table_text(rows).endswith("14 of 40 tensors loaded from a file")
+
+    def test_a_random_arm_has_nothing_to_transfer(self) -> None:
+        with pytest.raises(ValueError, match=r"--init random does not use --transfer_through"):
+            start("random", transfer_through="conv3")
+
+
+class TestOfExternalOrigin:
+    """A regressor that began from a trunk of others, or from a part of one, is no paper's arm."""
+
+    @pytest.mark.parametrize(
+        ("arm", "init", "through", "words"),
+        [
+            ("ubr", "external", "conv5", "init external, pretraining ubr"),
+            ("ubr+imagenet", "external", "conv5", "init external, pretraining ubr"),
+            ("ubr+imagenet", "imagenet", "conv2", "init imagenet through conv2, pretraining ubr"),
+        ],
+    )
+    def test_it_is_refused_with_the_flag_that_takes_it(
+        self, tmp_path: Path, arm: Arm, init: Any, through: str, words: str
+    ) -> None:
+        path = tmp_path / "u.safetensors"
+        made = Provenance(init=init, pretraining="ubr", config={"transfer_through": through})
+        write_backbone(path, Backbone(random_trunk(7), UBR_INPUT, made))
+        message = rf"was made with {words}; .* or give its export as --init external --external"
+        with pytest.raises(ValueError, match=message):
+            start(arm, path)
+        found = start("external", external=path)
+        assert found.provenance == made
+        assert found.input_spec == UBR_INPUT
+        assert len(found.transferred) == 26
+
+    def test_a_training_checkpoint_is_to_be_exported_first(self, tmp_path: Path) -> None:
+        path = tmp_path / "best.safetensors"
+        made = Provenance(init="external", pretraining="ubr")
+        write_checkpoint(path, regressor_state(Regressor(random_trunk(7)), UBR_INPUT, made), "ubr")
+        with pytest.raises(ValueError, match=r"'ubr' checkpoint; .* with export_backbone\.py"):
+            start("external", external=path)
 
 
 class TestRefusals:
