@@ -40,6 +40,7 @@ from ubr_pretrain.network_input import normalise
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import generator
 from ubr_pretrain.starting_trunk import rebuild_random_start
+from ubr_pretrain.transferred_blocks import WHOLE
 from ubr_pretrain.trunk import Trunk, fold_batch_norm, load_trunk
 
 FILE = "filter_drift.safetensors"
@@ -148,7 +149,8 @@ def _measure_cell(
     imagenet: DetConfig | None,
 ) -> ArmDrift:
     """Measure a cell once."""
-    pretrained = config.init in UBR_START and not config.init.endswith("-stats")
+    whole = config.transfer_through == WHOLE and not config.init.endswith("-stats")
+    pretrained = config.init in UBR_START and whole
     began = imagenet if pretrained and UBR_START[config.init] == "imagenet" else None
     file = began.imagenet_weights if began else None
     known = {
