@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.transferred_blocks import WHOLE
 
 if TYPE_CHECKING:
     from converters.verified_export import Export
@@ -109,8 +110,10 @@ def _next_step(export: Export, layout: Layout, out: Path) -> str:
     made = export.backbone.provenance
     card, *_, weights = export.files
     if layout == "ubr" and made.pretraining == "ubr":
-        arm = "ubr" if made.init == "random" else "ubr+imagenet"
-        return f"train_det.py --init {arm} --ubr {weights} --coco COCO --images PNGS"
+        arm = {"random": "ubr", "imagenet": "ubr+imagenet"}.get(made.init)
+        whole = made.began_through == WHOLE
+        start = f"{arm} --ubr" if arm and whole else "external --external"
+        return f"train_det.py --init {start} {weights} --coco COCO --images PNGS"
     if layout == "timm" and card.name == "README.md":
         return f'timm.create_model("local-dir:{out}", pretrained=True, features_only=True)'
     if layout == "detectron2":

@@ -19,6 +19,7 @@ from lesion_det.initialization import UBR_START
 from lesion_det.splits import Splits, data_sha256, read_splits
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import Config
+from ubr_pretrain.foreign_file import weight_file
 from ubr_pretrain.transferred_blocks import WHOLE, Block
 
 NO_UBR: Mapping[str, str] = {
@@ -166,7 +167,7 @@ def build_question(
         ("--ubr", common.ubr),
         ("--ubr-imagenet", ubr_imagenet),
         ("--imagenet-weights", common.imagenet_weights),
-        *((f"--external {name}", trunk) for name, trunk in external.items()),
+        *((f"--external {name}", weight_file(trunk)) for name, trunk in external.items()),
     ]
     for flag, path in named:  # a name that is mistyped should not cost the other arms first
         if path is not None and not path.is_file():

@@ -53,6 +53,15 @@ def test_a_part_of_a_trunk_of_others(question: Question, tmp_path: Path) -> None
     assert (config.init, config.external, config.transfer_through) == ("external", file, "conv2")
 
 
+def test_a_folder_of_a_hub_is_an_arm(question: Question, tmp_path: Path) -> None:
+    write_toy_ubr(tmp_path / "hub" / "model.safetensors")
+    asked = asked_for(question, "random", externals=(f"hub={tmp_path / 'hub'}",))
+    plan = make_plan(asked, quiet)
+    assert [key.arm for key in plan.configs] == ["random", "hub"]
+    with pytest.raises(ValueError, match="a folder with 0 of model"):
+        asked_for(question, "random", externals=(f"hub={tmp_path}",))
+
+
 def test_a_part_without_its_file_is_not_run_and_named(question: Question) -> None:
     common = question.common.model_copy(update={"ubr": None})
     plan = make_plan(replace(question, common=common, inits=("random", "ubr@conv2")), quiet)

@@ -3,11 +3,15 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from converters.export_backbone import main
 from converters.verified_export import export_backbone
+from lesion_det.det_config import DetConfig
+from lesion_det.initialization import make_start
 from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, write_backbone
 from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.ct import InputSpec
@@ -113,6 +117,29 @@ def test_one_channel_computes_the_same_on_three_equal_ones(
     assert torch.equal(first[:, 0], first[:, 2])
 
 
+@pytest.mark.parametrize(
+    ("init", "through", "flags"),
+    [
+        ("random", "conv5", "--init ubr --ubr"),
+        ("imagenet", "conv5", "--init ubr+imagenet --ubr"),
+        ("imagenet", "conv2", "--init external --external"),
+        ("external", "conv5", "--init external --external"),
+    ],
+)
+def test_the_export_names_the_arm_that_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], init: Any, through: str, flags: str
+) -> None:
+    path, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    made = Provenance(init=init, pretraining="ubr", config={"transfer_through": through})
+    write_backbone(path, Backbone(Trunk("vgg16", 0.1), SPEC, made))
+    assert main([str(path), str(out)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: train_det.py {flags} {out} --coco COCO --images PNGS"
+    arm = flags.split()[1]
+    asked = {"external": out} if arm == "external" else {"ubr": out}
+    make_start(DetConfig.model_validate({"coco": "coco", "init": arm, "width": 0.1, **asked}))
+
+
 class TestFolders:
     def folder(self, tmp_path: Path) -> Path:
         path, _ = written(tmp_path, "vgg16", NARROW)
@@ -151,15 +178,17 @@ class TestFolders:
             read_external_trunk(folder, NARROW)
 
 
-class TestOnnx:
-    @pytest.fixture(scope="class")
-    def exported(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trunk]:
-        pytest.importorskip("onnxscript")
-        folder = tmp_path_factory.mktemp("onnx")
-        path, trunk = written(folder, "vgg16", NARROW)
-        export_backbone(path, folder / "w.onnx", "onnx")
-        return folder / "w.onnx", trunk
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trunk]:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("onnx")
+    path, trunk = written(folder, "vgg16", NARROW)
+    export_backbone(path, folder / "w.onnx", "onnx")
+    return folder / "w.onnx", trunk
 
+
+class TestOnnx:
     def test_its_initialisers_are_the_trunk(self, exported: tuple[Path, Trunk]) -> None:
         require_equal(*exported, "onnx")
 
@@ -200,6 +229,7 @@ class TestOnnx:
 
     def test_a_scorer_gives_its_trunk(self, tmp_path: Path) -> None:
         pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
         from tests.converters.checkpoints import write_regressor
 
         path = write_regressor(tmp_path / "r.safetensors", "vgg16", NARROW, batch_norm=True)
