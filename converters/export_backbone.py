@@ -46,9 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("checkpoint", type=Path, help="a checkpoint of train_ubr.py, or a backbone file")
     add("out", type=Path, help="a file with the layout's suffix, or a folder (no suffix)")
-    add("--layout", choices=LAYOUTS, default="ubr", help="whose names and format (ubr)")
-    add("--in_channels", type=int, choices=[1, 3], default=3, help="1: conv1 summed over three (3)")
-    add("--license", choices=LICENSES, default="unknown", help="of the weights, for the model card")
+    add("--layout", choices=LAYOUTS, default="ubr", help="whose names and format")
+    add("--in_channels", type=int, choices=[1, 3], default=3, help="1: conv1 summed over three")
+    add(
+        "--license",
+        choices=LICENSES,
+        default="unknown",
+        metavar="ID",
+        help=f"of the weights, for the card: {', '.join(LICENSES)}",
+    )
     add("--overwrite", action="store_true", help="replace files that are there")
     arguments = parser.parse_args(argv)
 

@@ -12,6 +12,7 @@ Reference:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,17 +67,20 @@ def write_onnx(
         about: plain values.
     """
     any_size = {} if isinstance(network, HuScores) else {2: "H", 3: "W"}
-    program = torch.onnx.export(
-        network.eval(),
-        (torch.zeros(2, channels, spec.size_px, spec.size_px),),
-        dynamo=True,
-        input_names=["hu"],
-        output_names=["scores" if isinstance(network, HuScores) else "features"],
-        dynamic_shapes=({0: "N", **any_size},),
-        external_data=False,
-        optimize=False,  # it would drop biases that are all zero
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch 2.11 about its own code:
+        warnings.filterwarnings("ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning)
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(2, channels, spec.size_px, spec.size_px),),
+            dynamo=True,
+            input_names=["hu"],
+            output_names=["scores" if isinstance(network, HuScores) else "features"],
+            dynamic_shapes=({0: "N", **any_size},),
+            external_data=False,
+            optimize=False,  # it would drop biases that are all zero
+            verbose=False,
+        )
     assert program is not None
     graph = program.model.graph
     for part in (*graph, *graph.inputs, *graph.initializers.values()):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from converters.layouts import detectron2_input
 from converters.verified_export import export_backbone
 from tests.converters.checkpoints import SPEC, write_regressor
+from tests.converters.test_model_card import assert_close, features_of, run_card
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.trunk import Architecture, Trunk
 
@@ -85,3 +86,26 @@ def test_C11_one_ct_slice_gives_equal_features_in_both_stacks(tmp_path: Path):
     trunk = read_regressor(source).regressor.trunk.double()
     ours = trunk(((SPEC.scale * three - mean) / std)[None])
     assert float((ours - theirs).abs().max() / ours.abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arch", "name", "in_channels"),
+    [("vgg16", "hub", 3), ("vgg16", "trunk.pkl", 1), ("alexnet", "trunk.pth", 3)],
+)
+def test_the_code_of_a_card_gives_the_features_of_the_checkpoint(
+    arch: Architecture,
+    name: str,
+    in_channels: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    source = write_regressor(tmp_path / "best.safetensors", arch, 0.25, batch_norm=True)
+    export = export_backbone(source, tmp_path / name, "detectron2", in_channels=in_channels)
+    card, *_ = export.files
+    with caplog.at_level(logging.WARNING):
+        names = run_card(card, monkeypatch)
+    assert caplog.text == ""
+    assert_close(names["features"], features_of(read_regressor(source).regressor.trunk))
+    backbone = names["model"].state_dict(prefix="")
+    assert [row.exported_name for row in export.tensors] == list(backbone)
