@@ -98,16 +98,6 @@ def test_segmentation_models_pytorch_loads_the_encoder_strictly(
     assert names["model"](names["x"]).shape == (3, 1, 64, 64)
 
 
-def test_onnx_runtime_runs_the_code_of_both_cards(source, tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    for layout, out in (("onnx", "features"), ("onnx-scorer", "scores")):
-        export_backbone(source, tmp_path / layout, layout)
-        names = run_card(tmp_path / layout / "README.md", monkeypatch)
-        regressor = read_regressor(source).regressor
-        network = regressor.trunk if layout == "onnx" else regressor
-        assert_close(torch.from_numpy(names[out]), features_of(network))
-
-
 def test_a_folder_is_what_the_hub_takes(source, tmp_path):
     hub = pytest.importorskip("huggingface_hub", reason="it is not installed")
     export_backbone(source, tmp_path / "hub", "torchvision", weights_license="cc-by-4.0")

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from converters import onnx_graph
+from converters import onnx_graph, verified_export
 from converters.export_backbone import main
 from converters.verified_export import export_backbone
 from tests.converters.checkpoints import SPEC, write_regressor
+from tests.converters.test_model_card import assert_close, features_of, run_card
+from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.network_input import network_input, normalise
-from ubr_pretrain.regressor import read_regressor
+from ubr_pretrain.regressor import read_regressor, regressor_state
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -129,15 +131,28 @@ def test_without_the_extra_one_line_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_that_computes_something_else_is_never_published(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_graph_of_other_weights_is_never_published(
+    source: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def other(*_args, **_kwargs):
-        return 3e-5
+    trained = read_regressor(source)
+    state = regressor_state(trained.regressor, trained.input_spec, trained.provenance)
+    state["regressor"]["trunk.conv3_2.weight"][0] += 0.01
+    write_checkpoint(source.parent / "other.safetensors", state, "ubr")
 
-    monkeypatch.setattr("converters.verified_export.onnx_difference", other)
-    with pytest.raises(
-        ValueError, match=r"differ from the checkpoint's by 3\.0e-05, at most 1e-05"
-    ):
-        export_backbone(source, tmp_path / "f.onnx", "onnx")
+    def write_the_first(file: Path, *_args: object) -> None:
+        file.write_bytes(features.read_bytes())
+
+    monkeypatch.setattr(verified_export, "write_onnx", write_the_first)
+    with pytest.raises(ValueError, match="activations differ from the checkpoint's by"):
+        export_backbone(source.parent / "other.safetensors", tmp_path / "f.onnx", "onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_code_of_both_cards_gives_what_the_checkpoint_does(
+    source: Path, features: Path, scorer: Path, monkeypatch: pytest.MonkeyPatch
+):
+    regressor = read_regressor(source).regressor
+    names = run_card(features.with_name("f.onnx.md"), monkeypatch)
+    assert_close(torch.from_numpy(names["features"]), features_of(regressor.trunk))
+    names = run_card(scorer.with_name("README.md"), monkeypatch)
+    assert_close(torch.from_numpy(names["scores"]), features_of(regressor))
