@@ -13,7 +13,7 @@ from converters.export_backbone import LICENSES, main
 from converters.model_card import Exported, model_card
 from converters.verified_export import export_backbone
 from tests.converters.checkpoints import SPEC, write_regressor
-from ubr_pretrain.backbone import Backbone, Provenance
+from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.network_input import normalise
 from ubr_pretrain.regressor import read_regressor
@@ -140,6 +140,26 @@ def test_no_path_of_this_machine_stands_in_a_card_or_a_description(source, tmp_p
             text = (tmp_path / layout / name).read_text("utf-8")
             assert PATH.findall(re.sub(r"https?://\S+", "", text)) == []
             assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("layout", ["ubr", "torchvision", "detectron2", "onnx"])
+def test_no_name_of_a_subject_leaves_with_the_weights(layout, tmp_path):
+    if layout == "onnx":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    first = Provenance(init="random", config={"holdout": ["MILLER_1950"], "seed": 1})
+    made = Provenance(
+        init="random",
+        pretraining="ubr",
+        config={"holdout": ["MILLER_1950"], "seed": 3, "first_stage": first.model_dump()},
+    )
+    backbone = Backbone(Trunk("alexnet", 0.125), SPEC, made)
+    write_backbone(tmp_path / "b.safetensors", backbone)
+    export = export_backbone(tmp_path / "b.safetensors", tmp_path / "hub", layout)
+    assert len(export.files) == 3
+    for file in export.files:
+        assert b"MILLER" not in file.read_bytes()
+    kept = json.loads((tmp_path / "hub" / "config.json").read_text("utf-8"))["provenance"]["config"]
+    assert (kept["seed"], kept["first_stage"]["config"]["seed"]) == (3, 1)
 
 
 def test_a_card_says_how_the_weights_were_made(tmp_path):
