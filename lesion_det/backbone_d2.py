@@ -1,10 +1,15 @@
-"""VGG-16 and AlexNet as Detectron2 backbones, under the tensor names of ``Trunk``."""
+"""VGG-16 and AlexNet as Detectron2 backbones, under the tensor names of ``Trunk``.
+
+Importing this registers ``build_vgg16_backbone`` and ``build_alexnet_backbone``, and makes
+Detectron2's default configuration know ``MODEL.VGG``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
+from detectron2.config.defaults import _C as DEFAULTS
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from jaxtyping import Float
@@ -63,7 +68,7 @@ class TrunkBackbone(Trunk, Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Padded to this, anchors and features stand at exact strides."""
+        """Padded to this, VGG's features stand at exact strides (AlexNet's pools lose a border)."""
         return self.stride
 
 
@@ -91,3 +96,6 @@ def build_vgg16_backbone(cfg: CfgNode, _input_shape: ShapeSpec) -> TrunkBackbone
 def build_alexnet_backbone(cfg: CfgNode, _input_shape: ShapeSpec) -> TrunkBackbone:
     """Build AlexNet as ``cfg.MODEL.VGG`` says."""
     return _build_backbone("alexnet", cfg)
+
+
+DEFAULTS.MODEL.VGG = CfgNode({"WIDTH": 1.0, "STRIDE": 16, "OUT_FEATURES": ["conv5"]})

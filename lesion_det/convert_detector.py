@@ -7,16 +7,18 @@ Commands:
     convert_detector.py best.safetensors detectron2/ --coco val.json --images Images_png/
 
 The first writes ``model.pth`` and ``config.yaml``, which a plain Detectron2 script reads after
-``import lesion_det.detector_d2``; the others a checkpoint for ``evaluate_det.py``. What was written
-is read back and must be bit for bit what was read; where Detectron2 is installed both engines then
-detect on the same inputs (of --coco and --images, else random fields), and must find the same.
+``import lesion_det.detector_d2``; the others a checkpoint for ``evaluate_det.py``. They appear once
+they were read back bit for bit and, where Detectron2 is installed, both engines found the same on
+the same inputs (of --coco and --images, else random fields).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ubr_pretrain.config import CommandParser, refuse
@@ -54,16 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(PROG, "--config goes with a .pth of Detectron2")
     if to_detectron2 == (a.out.suffix == ".safetensors"):
         refuse(PROG, f"{a.source} to {a.out}: expected .safetensors FOLDER, or .pth .safetensors")
+    inputs = ComparedOn(a.coco, a.images, a.max_images)
     try:
         if to_detectron2:
-            files = convert_to_detectron2(a.source, a.out, overwrite=a.overwrite)
+            parity = convert_to_detectron2(a.source, a.out, inputs, overwrite=a.overwrite)
         else:
             config = a.config or a.source.with_name("config.yaml")
-            convert_from_detectron2(a.source, config, a.out, overwrite=a.overwrite)
-            files = a.source, config
-        print(f"wrote {' and '.join(map(str, files)) if to_detectron2 else a.out}")
-        checkpoint = a.source if to_detectron2 else a.out
-        parity = compare_files(checkpoint, *files, a.coco, a.images, a.max_images)
+            parity = convert_from_detectron2(a.source, config, a.out, inputs, overwrite=a.overwrite)
     except (ValueError, OSError) as error:
         refuse(PROG, str(error))
     if parity is None:
@@ -72,20 +71,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"every tensor read back bit-equal; Detectron2 is not here to compare ({INSTALL})")
     else:
         print(f"every tensor read back bit-equal; {parity.words}")
-        if not parity.is_equal:
-            print(f"{PROG}: the two engines do not find the same", file=sys.stderr)
-            return 1
-    if not to_detectron2:
+    if to_detectron2:
+        print(f"wrote {a.out / 'model.pth'} and {a.out / 'config.yaml'}")
+    else:
+        print(f"wrote {a.out}")
         print(f"next: evaluate_det.py --checkpoint {a.out} --coco COCO --images PNGS --out OUT")
     return 0
 
 
-def convert_to_detectron2(source: Path, out: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class ComparedOn:
+    """What both engines detect on before a converted file appears.
+
+    Attributes:
+        coco: a split; None: random fields.
+        images: the folder ``Images_png`` of it.
+        max_images: at most so many of the split.
+    """
+
+    coco: Path | None = None
+    images: Path | None = None
+    max_images: int = 32
+
+
+def convert_to_detectron2(
+    source: Path, out: Path, inputs: ComparedOn, *, overwrite: bool = False
+) -> EngineParity | None:
     """Write the detector of a checkpoint as ``model.pth`` and ``config.yaml`` below ``out``.
+
+    Args:
+        source: of ``train_det.py``.
+        out: folder.
+        inputs: what both engines detect on.
+        overwrite: replace files that are there.
+
+    Returns:
+        How the engines' detections compare; None where Detectron2 is not installed.
 
     Raises:
         FileExistsError: a file is there and ``overwrite`` is False.
-        ValueError: ``source`` is refused, or what was written is not what was read.
+        ValueError: ``source`` is refused, what was written is not what was read, or the engines do
+            not find the same. No file has appeared then.
     """
     from lesion_det.detectron2_files import (
         CONFIG,
@@ -98,23 +124,38 @@ def convert_to_detectron2(source: Path, out: Path, *, overwrite: bool = False) -
 
     _require_free((out / MODEL, out / CONFIG), overwrite)
     state = read_checkpoint(source, "detector")
-    files = write_detectron2(out, state)
-    again = read_detectron2(*files)
-    _require_equal(state["detector"], again["detector"], files[0])
-    for name in DESCRIBED:
-        if again[name] != state[name]:
-            raise ValueError(f"{files[0]}: {name} was not read back as it was written")
-    return files
+    with TemporaryDirectory() as draft:
+        files = write_detectron2(Path(draft), state)
+        again = read_detectron2(*files)
+        _require_equal(state["detector"], again["detector"], source)
+        for name in DESCRIBED:
+            if again[name] != state[name]:
+                raise ValueError(f"{source}: {name} was not read back as it was written")
+        parity = compare_files(source, *files, inputs)
+        for file in files:
+            _publish(file, out / file.name)
+    return parity
 
 
 def convert_from_detectron2(
-    model: Path, config: Path, out: Path, *, overwrite: bool = False
-) -> None:
+    model: Path, config: Path, out: Path, inputs: ComparedOn, *, overwrite: bool = False
+) -> EngineParity | None:
     """Write a detector that Detectron2 keeps as a checkpoint of ours.
+
+    Args:
+        model: ``.pth``.
+        config: its configuration, complete.
+        out: ``.safetensors``.
+        inputs: what both engines detect on.
+        overwrite: replace a file that is there.
+
+    Returns:
+        How the engines' detections compare; None where Detectron2 is not installed.
 
     Raises:
         FileExistsError: ``out`` is there and ``overwrite`` is False.
-        ValueError: a file is refused, or what was written is not what was read.
+        ValueError: a file is refused, what was written is not what was read, or the engines do not
+            find the same. No file has appeared then.
     """
     from lesion_det.detectron2_files import read_detectron2
     from lesion_det.inference import read_detector
@@ -122,28 +163,30 @@ def convert_from_detectron2(
 
     _require_free((out,), overwrite)
     state = read_detectron2(model, config)
-    write_checkpoint(out, state, "detector")
-    again = read_detector(out, "torchvision").detector.state_dict()
-    _require_equal(state["detector"], again, out)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / out.name
+        write_checkpoint(draft, state, "detector")
+        again = read_detector(draft, "torchvision").detector.state_dict()
+        _require_equal(state["detector"], again, model)
+        parity = compare_files(draft, model, config, inputs)
+        _publish(draft, out)
+    return parity
 
 
 def compare_files(
-    checkpoint: Path,
-    model: Path,
-    config: Path,
-    coco: Path | None,
-    images: Path | None,
-    max_images: int,
+    checkpoint: Path, model: Path, config: Path, inputs: ComparedOn
 ) -> EngineParity | None:
     """Detect with both engines on the same inputs; None where Detectron2 is not installed.
 
     Raises:
-        ValueError: a slice cannot be read, or Detectron2 does not load every tensor.
+        ValueError: the engines do not find the same, Detectron2 does not load every tensor, or a
+            slice cannot be read.
     """
-    from lesion_det.engine import has_detectron2
+    from lesion_det.engine import has_detectron2, require_detectron2
 
     if not has_detectron2():
         return None
+    require_detectron2()
     import torch
 
     from lesion_det.engine_parity import engine_parity, plain_detectron2, random_images
@@ -152,14 +195,23 @@ def compare_files(
     from lesion_det.slices import prepare_image
 
     trained = read_detector(checkpoint, "torchvision")
-    if coco is None or images is None:
-        inputs = random_images(RANDOM_IMAGES, RANDOM_PX)
+    if inputs.coco is None or inputs.images is None:
+        seen = random_images(RANDOM_IMAGES, RANDOM_PX)
     else:
-        records = read_ground_truth(coco).images[:max_images]
-        inputs = [
-            torch.from_numpy(prepare_image(images, record, trained.input).hu) for record in records
-        ]
-    return engine_parity(trained.detector, inputs, plain_detectron2(model, config))
+        records = read_ground_truth(inputs.coco).images[: inputs.max_images]
+        prepared = [prepare_image(inputs.images, record, trained.input) for record in records]
+        seen = [torch.from_numpy(image.hu) for image in prepared]
+    parity = engine_parity(trained.detector, seen, plain_detectron2(model, config))
+    if not parity.is_equal:
+        raise ValueError(f"{model}: the two engines do not find the same: {parity.words}")
+    return parity
+
+
+def _publish(draft: Path, final: Path) -> None:
+    from ubr_pretrain.checkpoint import write_atomically
+
+    with write_atomically(final) as file:
+        file.write(draft.read_bytes())
 
 
 def _require_free(files: Sequence[Path], overwrite: bool) -> None:

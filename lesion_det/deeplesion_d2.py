@@ -215,8 +215,9 @@ class LesionEvaluator(DatasetEvaluator):
 class LesionTrainer(DefaultTrainer):
     """Detectron2's own trainer on DeepLesion; ``train_det.py`` is the one that is compared with.
 
-    Deviation: it samples, drops and stops as Detectron2 does. ``train_det.py --engine detectron2``
-    keeps the order of the images, the samples, the schedule and the bit-equal continuation.
+    Deviation: it samples, drops and stops as Detectron2 does, and knows no ``scale_jitter``.
+    ``train_det.py --engine detectron2`` keeps the order of the images, the samples, the schedule
+    and the bit-equal continuation.
     """
 
     @classmethod

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int16
@@ -98,11 +99,12 @@ class Detector(nn.Module):
         input_spec: how HU become the trunk's input.
         config: sizes of the rest.
         head_seed: seed of the RPN's and the head's random start. They have a generator of their
-            own, so that every arm of a comparison starts from the same ones.
+            own, so that every arm of a comparison starts from the same ones. None: not drawn,
+            for tensors that are loaded next.
     """
 
     def __init__(
-        self, trunk: Trunk, input_spec: InputSpec, config: DetectorConfig, head_seed: int
+        self, trunk: Trunk, input_spec: InputSpec, config: DetectorConfig, head_seed: int | None
     ) -> None:
         super().__init__()
         if trunk.batch_norm or trunk.stride != config.stride:
@@ -144,7 +146,10 @@ class Detector(nn.Module):
             SeededSampler(config.roi_batch, ROI_FOREGROUND_FRACTION),
         )
         self.rpn.fg_bg_sampler, self.roi_heads.fg_bg_sampler = self._samplers
-        self._start_head(torch.Generator().manual_seed(head_seed))
+        answer_in_float32(self.rpn.head)
+        answer_in_float32(self.roi_heads.box_predictor)
+        if head_seed is not None:
+            self._start_head(torch.Generator().manual_seed(head_seed))
 
     def _start_head(self, generator: torch.Generator) -> None:
         """Draw the RPN and the head: the Gaussians of Fast R-CNN, He's for fc6 and fc7."""
@@ -216,7 +221,24 @@ class Detector(nn.Module):
         for padded, image in zip(batch, images_hu, strict=True):
             padded[:, : image.shape[1], : image.shape[2]] = image
         inputs = normalise(batch.float(), self.input_spec)
-        return ImageList(inputs, sizes), {"0": self.trunk(inputs)}
+        return ImageList(inputs, sizes), {"0": self.trunk(inputs).float()}
+
+
+def answer_in_float32(module: nn.Module) -> None:
+    """Make a module answer in float32 under autocast too.
+
+    Boxes, scores and what proposals are cut from must not be rounded to bfloat16, whose numbers
+    above 256 are the even ones.
+    """
+    module.register_forward_hook(_in_float32)
+
+
+def _in_float32(_module: nn.Module, _inputs: object, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, Mapping):
+        return {name: _in_float32(_module, None, value) for name, value in output.items()}
+    return type(output)(_in_float32(_module, None, value) for value in output)
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

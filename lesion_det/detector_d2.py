@@ -46,7 +46,7 @@ from torch import Tensor, nn
 import lesion_det.backbone_d2
 import lesion_det.deeplesion_d2  # noqa: F401  (registers the datasets)
 from lesion_det.det_config import DetectorConfig, InputConfig
-from lesion_det.detector import ASPECT_RATIOS, Detector, SeededSampler
+from lesion_det.detector import ASPECT_RATIOS, Detector, SeededSampler, answer_in_float32
 from lesion_det.detector_layouts import (
     BACKGROUND_BOX,
     from_detectron2,
@@ -100,6 +100,8 @@ class LesionRCNN(GeneralizedRCNN):
         self.proposal_generator.min_box_size = SMALLEST_PROPOSAL_PX
         predictor = self.roi_heads.box_predictor
         self.max_detections, predictor.test_topk_per_image = predictor.test_topk_per_image, -1
+        for module in (self.backbone, self.proposal_generator.rpn_head, predictor):
+            answer_in_float32(module)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -173,7 +175,9 @@ class SeededROIHeads(StandardROIHeads):
     ) -> tuple[Tensor, Tensor]:
         sampler = SeededSampler(self.batch_size_per_image, self.positive_fraction)
         foreground, background = sampler.choose(matched_labels, next(self._coming))
-        classes = torch.where(matched_labels == 1, gt_classes[matched_idxs], self.num_classes)
+        classes = torch.full_like(matched_idxs, self.num_classes)
+        if len(gt_classes):
+            classes = torch.where(matched_labels == 1, gt_classes[matched_idxs], classes)
         chosen = torch.where(foreground | background)[0]
         return chosen, classes[chosen]
 
@@ -223,7 +227,7 @@ class Detectron2Detector(nn.Module):
         """Return the four losses of a batch; see ``Detector.losses``."""
         self.model.proposal_generator.seeds = self.model.roi_heads.seeds = seeds
         batch = []
-        for hu, boxes in zip(images_hu, boxes_xyxy, strict=True):
+        for hu, boxes, _ in zip(images_hu, boxes_xyxy, seeds, strict=True):
             lesions = Instances((hu.shape[1], hu.shape[2]))
             lesions.gt_boxes = Boxes(boxes)
             lesions.gt_classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
@@ -275,12 +279,5 @@ def build_cfg(settings: DetectorSettings) -> CfgNode:
     return cfg
 
 
-def _teach_defaults() -> None:
-    """Make Detectron2's default configuration know our keys, so that any YAML may state them."""
-    paper = DetectorSettings(1.0, DetectorConfig(), InputConfig(), InputSpec())
-    known = detectron2_settings(paper)
-    DEFAULTS.MODEL.VGG = CfgNode(known["MODEL"]["VGG"])
-    DEFAULTS.INPUT.CT = CfgNode(known["INPUT"]["CT"])
-
-
-_teach_defaults()
+_DEFAULTS = DetectorSettings(1.0, DetectorConfig(), InputConfig(), InputSpec())
+DEFAULTS.INPUT.CT = CfgNode(detectron2_settings(_DEFAULTS)["INPUT"]["CT"])

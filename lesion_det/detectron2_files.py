@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ConfigDict, ValidationError
 from torch import Tensor
 
-from lesion_det.det_config import DetConfig, DetectorConfig, InputConfig
+from lesion_det.det_config import Arm, DetConfig, DetectorConfig, InputConfig
+from lesion_det.detector import Detector
 from lesion_det.detector_layouts import BACKGROUND_BOX, from_detectron2, to_detectron2
 from lesion_det.detectron2_settings import (
     DetectorSettings,
@@ -27,12 +29,34 @@ from lesion_det.detectron2_settings import (
 )
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, write_atomically
+from ubr_pretrain.config import Config, first_problem
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.foreign_weights import read_foreign_weights
+from ubr_pretrain.trunk import Trunk
 
 MODEL, CONFIG = "model.pth", "config.yaml"
-DESCRIBED = ("arm", "width", "input", "input_spec", "detector_config", "provenance", "config")
-"""Entries of a detector's checkpoint that describe it."""
+
+
+class Description(Config):
+    """The entries of a detector's checkpoint that describe it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    arm: Arm
+    width: float
+    input: InputConfig
+    input_spec: InputSpec
+    detector_config: DetectorConfig
+    provenance: Provenance
+    config: Mapping[str, Any]
+
+    @property
+    def settings(self) -> DetectorSettings:
+        """What the detector's tensors need around them."""
+        return DetectorSettings(self.width, self.detector_config, self.input, self.input_spec)
+
+
+DESCRIBED = tuple(Description.model_fields)
 
 
 def write_detectron2(folder: Path, state: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -41,10 +65,15 @@ def write_detectron2(folder: Path, state: Mapping[str, Any]) -> tuple[Path, Path
     Args:
         folder: where to.
         state: of ``read_checkpoint(path, "detector")``.
+
+    Raises:
+        CheckpointRefused: it is not described, or its tensors are not those of its description.
     """
-    settings = stated_settings(state)
-    num_sizes = len(settings.detector.anchor_sizes_px)
-    tensors = to_detectron2(state["detector"], num_sizes)
+    described = _described(state, "the checkpoint")
+    settings = described.settings
+    kept = {name: tensor.detach().cpu() for name, tensor in state["detector"].items()}
+    _require_whole(kept, _expected_shapes(settings), set(), "the checkpoint")
+    tensors = to_detectron2(kept, len(settings.detector.anchor_sizes_px))
     unread = {n: t.clone() for n, t in tensors.items() if n.startswith(BACKGROUND_BOX)}
     content = {
         "model": {n: t.contiguous().clone() for n, t in tensors.items() if n not in unread},
@@ -53,8 +82,10 @@ def write_detectron2(folder: Path, state: Mapping[str, Any]) -> tuple[Path, Path
         "__author__": f"ct-body-part-transfer {metadata.version('ct-body-part-transfer')}",
     }
     keys = detectron2_settings(settings)
-    if state["config"]:
-        keys |= solver_settings(DetConfig.model_validate({"coco": Path(), **state["config"]}))
+    if described.config:
+        config = DetConfig.model_validate({"coco": Path(), **described.config})
+        keys["INPUT"]["RANDOM_FLIP"] = "horizontal" if config.flip else "none"
+        keys |= solver_settings(config)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with write_atomically(folder / CONFIG, "w") as file:
@@ -87,35 +118,25 @@ def read_detectron2(model: Path, config: Path) -> dict[str, Any]:
     if described is None:
         described = _undescribed(settings)
     else:
-        differences(detectron2_settings(stated_settings(described)), keys, str(config))
-    tensors: dict[str, Tensor] = {**content["model"], **content.get(BACKGROUND_BOX, {})}
+        stated = _described(described, str(model)).settings
+        differences(detectron2_settings(stated), keys, str(config))
+    unread = content.get(BACKGROUND_BOX, {})
+    if not isinstance(unread, Mapping):
+        raise CheckpointRefused(f"{model}: {BACKGROUND_BOX} holds no tensors by name")
+    tensors: dict[str, Tensor] = {**content["model"], **unread}
     num_sizes = len(settings.detector.anchor_sizes_px)
-    wanted = _expected_shapes(settings)
-    for name, tensor in tensors.items():
-        if name not in wanted:
-            raise CheckpointRefused(f"{model}: {name} is no tensor of this detector")
-        if tuple(tensor.shape) != wanted[name]:
-            raise CheckpointRefused(
-                f"{model}: {name} is {tuple(tensor.shape)}, its configuration needs {wanted[name]}"
-            )
-        if not torch.isfinite(tensor).all():
-            raise CheckpointRefused(f"{model}: {name} holds values that are not finite")
-    needed = {name for name in wanted if not name.startswith(BACKGROUND_BOX)}
-    if missing := sorted(needed - tensors.keys()):
-        raise CheckpointRefused(
-            f"{model}: lacks {len(missing)} of {len(needed)} tensors, first {missing[0]}"
-        )
+    wanted = to_detectron2(_expected_shapes(settings), num_sizes)
+    optional = {name for name in wanted if name.startswith(BACKGROUND_BOX)}
+    _require_whole(tensors, wanted, optional, str(model))
+    described = {name: described[name] for name in DESCRIBED}
     return {**described, "detector": from_detectron2(tensors, num_sizes)}
 
 
-def stated_settings(state: Mapping[str, Any]) -> DetectorSettings:
-    """Return the settings that a checkpoint states."""
-    return DetectorSettings(
-        width=state["width"],
-        detector=DetectorConfig.model_validate(state["detector_config"]),
-        input=InputConfig.model_validate(state["input"]),
-        input_spec=InputSpec.model_validate(state["input_spec"]),
-    )
+def _described(state: object, source: str) -> Description:
+    try:
+        return Description.model_validate(state)
+    except ValidationError as error:
+        raise CheckpointRefused(f"{source}: its description: {first_problem(error)}") from error
 
 
 def _undescribed(settings: DetectorSettings) -> dict[str, Any]:
@@ -131,15 +152,39 @@ def _undescribed(settings: DetectorSettings) -> dict[str, Any]:
     }
 
 
-def _expected_shapes(settings: DetectorSettings) -> dict[str, tuple[int, ...]]:
-    from lesion_det.detector import Detector
-    from ubr_pretrain.trunk import Trunk
-
+def _expected_shapes(settings: DetectorSettings) -> dict[str, Tensor]:
+    """Return a detector's tensors without their values, under our names."""
     with torch.device("meta"):
         trunk = Trunk("vgg16", settings.width, stride=settings.detector.stride)
-    detector = Detector(trunk, settings.input_spec, settings.detector, head_seed=0)
-    tensors = to_detectron2(detector.state_dict(), len(settings.detector.anchor_sizes_px))
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        detector = Detector(trunk, settings.input_spec, settings.detector, head_seed=None)
+    return detector.state_dict()
+
+
+def _require_whole(
+    tensors: Mapping[str, object], wanted: Mapping[str, Tensor], optional: set[str], source: str
+) -> None:
+    """Refuse tensors that are not those of the detector.
+
+    Raises:
+        CheckpointRefused: one is unknown, missing, misshapen, no floating-point one or not finite.
+    """
+    for name, tensor in tensors.items():
+        if name not in wanted:
+            raise CheckpointRefused(f"{source}: {name} is no tensor of this detector")
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise CheckpointRefused(f"{source}: {name} is no dense tensor")
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointRefused(
+                f"{source}: {name} is {tuple(tensor.shape)}, its configuration needs "
+                f"{tuple(wanted[name].shape)}"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointRefused(f"{source}: {name} holds values that are not finite numbers")
+    if missing := sorted(wanted.keys() - optional - tensors.keys()):
+        raise CheckpointRefused(
+            f"{source}: lacks {len(missing)} of {len(wanted) - len(optional)} tensors, first "
+            f"{missing[0]}"
+        )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -151,4 +196,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(keys, dict):
         raise ValueError(f"{path}: not a configuration of Detectron2")
+    if "_BASE_" in keys:  # Detectron2 would read that file too, wherever it lies
+        raise ValueError(f"{path}: builds on {keys['_BASE_']}; expected a whole config.yaml")
     return keys

@@ -52,7 +52,8 @@ class EngineParity:
     def is_equal(self) -> bool:
         """Whether all detections are matched and their scores agree."""
         return (
-            self.num_detections == (self.num_matched, self.num_matched)
+            self.num_images > 0
+            and self.num_detections == (self.num_matched, self.num_matched)
             and self.max_score_difference <= MAX_SCORE_DIFFERENCE
         )
 
@@ -105,7 +106,7 @@ def plain_detectron2(model: Path, config: Path) -> torch.nn.Module:
     from detectron2.modeling import build_model
 
     cfg = get_cfg()
-    cfg.merge_from_file(str(config))
+    cfg.merge_from_file(str(config), allow_unsafe=False)  # True would run what a YAML names
     cfg.MODEL.DEVICE = "cpu"
     built = build_model(cfg).eval()
     wanted = set(built.state_dict())

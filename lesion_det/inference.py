@@ -144,7 +144,7 @@ def read_detector(path: Path, engine: Engine | None = None) -> TrainedDetector:
         Trunk("vgg16", state["width"], stride=config.stride),
         InputSpec.model_validate(state["input_spec"]),
         config,
-        head_seed=0,  # drawn, then replaced
+        head_seed=None,
     )
     try:
         detector.load_state_dict(state["detector"])

@@ -11,7 +11,12 @@ import pytest
 import torch
 import yaml
 
-from lesion_det.convert_detector import convert_from_detectron2, convert_to_detectron2, main
+from lesion_det.convert_detector import (
+    ComparedOn,
+    convert_from_detectron2,
+    convert_to_detectron2,
+    main,
+)
 from lesion_det.det_config import DetConfig, DetOptimiser
 from lesion_det.detectron2_files import read_detectron2
 from lesion_det.detectron2_settings import solver_settings
@@ -20,7 +25,7 @@ from lesion_det.engine_parity import compare_answers
 from lesion_det.train_det import train
 from tests.lesion_det.toy_slices import write_toy_deeplesion
 from tests.lesion_det.toy_training import tiny
-from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
+from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +38,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return convert_to_detectron2(trained, tmp_path_factory.mktemp("d2"))
+    folder = tmp_path_factory.mktemp("d2")
+    convert_to_detectron2(trained, folder, ComparedOn())
+    return folder / "model.pth", folder / "config.yaml"
 
 
 def test_the_way_there_and_back_keeps_every_tensor_and_every_word(
     trained: Path, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    convert_from_detectron2(*files, tmp_path / "back.safetensors")
+    convert_from_detectron2(*files, tmp_path / "back.safetensors", ComparedOn())
     before = read_checkpoint(trained, "detector")
     after = read_checkpoint(tmp_path / "back.safetensors", "detector")
     assert after["detector"].keys() == before["detector"].keys()
@@ -99,15 +106,32 @@ class TestRefusedModels:
             ),
             (lambda c: c.pop("model"), "no checkpoint of Detectron2"),
             (lambda c: c["description"].update(width=0.3), "MODEL.VGG.WIDTH is 0.1, .* needs 0.3"),
+            (lambda c: c["description"].pop("arm"), "model.pth: its description: arm"),
+            (lambda c: c["description"].update(arm="../../x"), "its description: arm"),
+            (lambda c: c.update(description=[1]), "model.pth: its description"),
+            (lambda c: c.update(background_box=3), "background_box holds no tensors by name"),
+            (
+                lambda c: c["model"].update({TestRefusedModels.RPN: 3}),
+                "conv.weight is no dense tensor",
+            ),
+            (
+                lambda c: c["model"].update(
+                    {TestRefusedModels.RPN: c["model"][TestRefusedModels.RPN].int()}
+                ),
+                "conv.weight holds values that are not finite numbers",
+            ),
         ],
-        ids=["missing", "unknown", "nan", "shape", "no model", "another description"],
+        ids=[
+            *("missing", "unknown", "nan", "shape", "no model", "another description"),
+            *("no arm", "a wrong arm", "no description", "no box", "a number", "integers"),
+        ],
     )
     def test_a_model_that_is_not_whole_or_not_this(
         self, files: tuple[Path, Path], tmp_path: Path, change: Callable[[Any], None], words: str
     ) -> None:
         model = rewritten(files, tmp_path, change)
         with pytest.raises(ValueError, match=words):
-            convert_from_detectron2(model, files[1], tmp_path / "out.safetensors")
+            convert_from_detectron2(model, files[1], tmp_path / "out.safetensors", ComparedOn())
         assert not (tmp_path / "out.safetensors").exists()
 
     def test_a_pickle_that_would_run_code_runs_none(
@@ -141,6 +165,12 @@ class TestRefusedConfigurations:
             ("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator", "needs RoundedAnchor"),
             ("INPUT.FORMAT", "BGR", "INPUT.FORMAT is BGR, the detector needs RGB"),
             ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0], "MODEL.PIXEL_MEAN is"),
+            ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True, "USE_SIGMOID_CE is True, .* needs False"),
+            ("MODEL.ROI_BOX_HEAD.FC_DIM", 10**12, "FC_DIM is 1000000000000, the detector needs 32"),
+            ("MODEL.VGG.WIDTH", "wide", "config.yaml: no configuration of this detector"),
+            ("MODEL.VGG.STRIDE", 4, "config.yaml: stride"),
+            ("INPUT.CT.WINDOW_HU", [5.0, 1.0], "config.yaml: "),
+            ("_BASE_", "http://elsewhere/base.yaml", "builds on http://elsewhere/base.yaml"),
             ("MODEL.RPN", None, "lacks RPN"),
             ("MODEL.RPN.CONV_DIMS", None, "lacks MODEL.RPN.CONV_DIMS"),
         ],
@@ -248,6 +278,15 @@ class TestComparison:
 
     def test_nothing_found_by_either_is_equal(self) -> None:
         assert compare_answers(self.answers(), self.answers()).is_equal
+
+
+def test_a_checkpoint_that_is_not_its_description_is_refused(trained: Path, tmp_path: Path) -> None:
+    state = read_checkpoint(trained, "detector")
+    state["detector"]["rpn.head.cls_logits.weight"] = torch.ones(3, 2, 1, 1)
+    write_checkpoint(tmp_path / "odd.safetensors", state, "detector")
+    with pytest.raises(CheckpointRefused, match=r"cls_logits.weight is \(3, 2, 1, 1\), its conf"):
+        convert_to_detectron2(tmp_path / "odd.safetensors", tmp_path / "out", ComparedOn())
+    assert not (tmp_path / "out").exists()
 
 
 class TestSchedule:
