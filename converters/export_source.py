@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,9 +23,6 @@ from ubr_pretrain.checkpoint import CheckpointRefused, checkpoint_kind
 from ubr_pretrain.layouts import NAMINGS, Layout, rename, tensor_names
 from ubr_pretrain.regressor import Regressor, read_regressor, regressor_backbone
 from ubr_pretrain.trunk import Trunk, load_trunk
-
-NAMES_OF_SUBJECTS = frozenset({"holdout"})
-"""Fields of a training's configuration that may name patients; they do not leave with weights."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +64,8 @@ def read_source(checkpoint: Path, in_channels: int = 3) -> Source:
             source = Source(backbone, HuFeatures(backbone.trunk, backbone.input_spec))
         case kind:
             raise CheckpointRefused(f"{checkpoint}: is a {kind!r} file, expected ubr or backbone")
-    made = backbone.provenance
-    anonymous = made.model_copy(update={"config": without_names(made.config)})
-    source = replace(source, backbone=replace(backbone, provenance=anonymous))
+    source = replace(source, backbone=replace(backbone, provenance=backbone.provenance.anonymous))
     return source if in_channels == 3 else _one_channel(source)
-
-
-def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration, its first stages included, without the names of subjects."""
-    return {
-        key: without_names(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if key not in NAMES_OF_SUBJECTS
-    }
 
 
 def _one_channel(source: Source) -> Source:

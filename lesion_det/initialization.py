@@ -47,7 +47,7 @@ class Start:
         trunk: of the detector's stride, to be trained.
         tensors: what ``trunk`` must hold, apart from its own memory, for the proof.
         input_spec: how HU become the trunk's input.
-        provenance: how the source was made.
+        provenance: how the source was made, without names of subjects.
         source: the file's name, or words; never a path.
         source_sha256: hash of the file, "" where there is none.
         drawn: where the tensors outside ``transferred`` come from, in words.
@@ -110,7 +110,7 @@ def make_start(config: DetConfig) -> Start:
         trunk,
         tensors,
         found.input_spec,
-        found.provenance,
+        found.provenance.anonymous,
         source,
         sha256,
         he,

@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
-from ubr_pretrain.config import Config
+from ubr_pretrain.config import Config, first_problem
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
-from ubr_pretrain.foreign_weights import read_foreign_weights
+from ubr_pretrain.foreign_weights import parse_json, read_foreign_weights
 from ubr_pretrain.transferred_blocks import WHOLE, Block
 from ubr_pretrain.trunk import Architecture, Trunk, load_trunk, torchvision_names
 
 Init = Literal["random", "imagenet", "external"]
+
+NAMES_OF_SUBJECTS = frozenset({"holdout"})
+"""Fields of a training's configuration that may name patients; they do not leave with weights."""
 
 
 class Provenance(Config):
@@ -66,6 +69,20 @@ class Provenance(Config):
         """The last block that its training began with from ``init``, not drawn."""
         return self.first_stage.config.get("transfer_through", WHOLE)
 
+    @property
+    def anonymous(self) -> Provenance:
+        """The same, its first stages included, without the names of subjects."""
+        return self.model_copy(update={"config": without_names(self.config)})
+
+
+def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration, its first stages included, without the names of subjects."""
+    return {
+        key: without_names(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in NAMES_OF_SUBJECTS
+    }
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -103,17 +120,48 @@ def read_backbone(path: Path) -> Backbone:
     """Read a backbone file; every tensor must fit the architecture that the file states.
 
     Raises:
-        CheckpointRefused: damaged, of another kind, or with a tensor missing or misshapen.
+        CheckpointRefused: damaged, of another kind, an entry missing or wrong, or a tensor missing
+            or misshapen.
     """
     state = read_checkpoint(path, "backbone")
-    trunk = Trunk(state.pop("arch"), state.pop("width"))
-    spec = InputSpec.model_validate(state.pop("input_spec"))
-    provenance = Provenance.model_validate(state.pop("provenance"))
+    spec, provenance = read_entries(state, str(path))
+    entries = {key: state.pop(key, None) for key in ("arch", "width", "input_spec", "provenance")}
+    arch, width = entries["arch"], entries["width"]
+    if arch not in get_args(Architecture) or not isinstance(width, (int, float)) or not width > 0:
+        raise CheckpointRefused(
+            f"{path}: arch {arch!r} and width {width!r}; expected one of "
+            f"{', '.join(get_args(Architecture))} and a number > 0"
+        )
+    trunk = Trunk(arch, width)
     try:
         load_trunk(trunk, state, str(path))
     except ValueError as error:
         raise CheckpointRefused(str(error)) from error
     return Backbone(trunk, spec, provenance)
+
+
+def read_entries(about: Mapping[str, Any], source: str) -> tuple[InputSpec, Provenance]:
+    """Return the input and the making of a trunk from what its file says of itself.
+
+    Args:
+        about: ``input_spec`` and ``provenance``, each a mapping or JSON of one.
+        source: the file, for the message.
+
+    Raises:
+        CheckpointRefused: one is missing, or not what this project writes.
+    """
+    values = {}
+    for key in ("input_spec", "provenance"):
+        value = about.get(key)
+        values[key] = parse_json(value, f"{source}: {key}") if isinstance(value, str) else value
+    try:
+        key = "input_spec"
+        spec = InputSpec.model_validate(values[key])
+        key = "provenance"
+        return spec, Provenance.model_validate(values[key])
+    except ValidationError as error:
+        problem = " ".join(first_problem(error).split())
+        raise CheckpointRefused(f"{source}: {key} is not ours: {problem}") from error
 
 
 def read_imagenet_trunk(file: Path | None, arch: Architecture, width: float = 1.0) -> Backbone:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,7 @@ from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.trunk import Trunk
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The layers are too small to share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +317,24 @@ class TestComparison:
         assert audits[0]["trunk_sha256"] != audits[1]["trunk_sha256"]
         loaded = (tmp_path / "ubr" / "weights.csv").read_text("utf-8").count(",True\n")
         assert loaded == 26
+
+    def test_no_name_of_a_subject_goes_on_from_the_source(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        first = Provenance(init="random", config={"holdout": ["MILLER_1950"], "seed": 1})
+        made = Provenance(
+            init="random",
+            pretraining="ubr",
+            config={"holdout": ["MILLER_1950"], "seed": 3, "first_stage": first.model_dump()},
+        )
+        write_backbone(tmp_path / "ubr", Backbone(Trunk("vgg16", 0.1), UNIT_INPUT, made))
+        out = tmp_path / "run"
+        train(tiny(toy, iterations=1, init="ubr", ubr=tmp_path / "ubr"), out)
+        assert not [file for file in out.rglob("*.*") if b"MILLER" in file.read_bytes()]
+        detector = read_detector(out / "checkpoints" / "last.safetensors")
+        manifest = json.loads((out / "run.json").read_text("utf-8"))
+        for kept in (detector.provenance.config, manifest["provenance"]["config"]):
+            assert (kept["seed"], kept["first_stage"]["config"]["seed"]) == (3, 1)
 
     def test_two_ranks_learn_what_one_process_learns(
         self, toy: ToyDeepLesion, tmp_path: Path
