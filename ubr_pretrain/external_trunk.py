@@ -21,7 +21,6 @@ third of its weight each, which computes the same up to rounding.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,12 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ubr_pretrain.backbone import Backbone, Provenance, read_backbone
+from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, read_entries
 from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.foreign_file import read_foreign_file, weight_file
 from ubr_pretrain.layouts import NAMINGS, Layout, tensor_names
-from ubr_pretrain.trunk import LAYERS, Architecture, Trunk, load_trunk
+from ubr_pretrain.trunk import LAYERS, Architecture, Trunk, load_trunk, require_plain_floats
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which trainers put the tensors, beside an optimiser or a number of epochs."""
@@ -89,7 +88,7 @@ class ExternalTrunk:
 
 def read_external_trunk(
     file: Path,
-    width: float = 1.0,
+    width: float | None = 1.0,
     input_spec: InputSpec | None = None,
     arch: Architecture = "vgg16",
 ) -> ExternalTrunk:
@@ -98,14 +97,14 @@ def read_external_trunk(
     Args:
         file: ``.safetensors``, ``.pkl`` (Detectron2's model zoo), ``.onnx``, what ``torch.save``
             wrote, or a folder that holds one of these as ``model.*``.
-        width: channel multiplier that the file must have.
+        width: channel multiplier that the file must have; None: whichever it has.
         input_spec: how HU become its input; None: as the file says, where this project wrote it.
         arch: what the file must hold.
 
     Raises:
         CheckpointRefused: damaged, or in need of code to be read; no known layout; another
-            network; a tensor missing, unknown, misshapen or not finite; no word on its input, or
-            another one than ``input_spec``.
+            network; a tensor missing, unknown, misshapen, not plain numbers or not finite; no word
+            on its input, or another one than ``input_spec``.
     """
     content, statements = read_foreign_file(file)
     for stated in statements:
@@ -121,12 +120,16 @@ def read_external_trunk(
             f"first {missing[0]}"
         )
     ours = {own: tensors[theirs] for theirs, own in names.items()}
-    first = f"{LAYERS[arch][0].name}.weight"
-    in_channels = ours[first].shape[1] if ours[first].ndim == 4 else 0
-    if in_channels == 1:
-        ours[first] = ours[first].double().div(3).float().expand(-1, 3, -1, -1)
-    trunk = Trunk(arch, width)
+    first, last = (f"{layer.name}.weight" for layer in (LAYERS[arch][0], LAYERS[arch][-1]))
     try:
+        for own, tensor in ours.items():
+            require_plain_floats(tensor, f"{file}: {own}")
+        in_channels = ours[first].shape[1] if ours[first].ndim == 4 else 0
+        if in_channels == 1:
+            ours[first] = ours[first].double().div(3).float().expand(-1, 3, -1, -1)
+        if width is None:
+            width = max(1, ours[last].shape[:1].numel()) / LAYERS[arch][-1].channels
+        trunk = Trunk(arch, width)
         load_trunk(trunk, ours, str(file))
     except ValueError as error:
         raise CheckpointRefused(str(error)) from error
@@ -150,7 +153,7 @@ def read_external_trunk(
 
 
 def _read_own(
-    file: Path, kind: str, width: float, wanted: InputSpec | None, arch: Architecture
+    file: Path, kind: str, width: float | None, wanted: InputSpec | None, arch: Architecture
 ) -> ExternalTrunk:
     """Read a file of ``write_backbone``."""
     if kind != "backbone":
@@ -158,9 +161,10 @@ def _read_own(
             f"{file}: is a {kind!r} checkpoint; export its trunk with export_backbone.py"
         )
     own = read_backbone(weight_file(file))
-    if (own.trunk.arch, own.trunk.width) != (arch, width):
+    if own.trunk.arch != arch or width not in (None, own.trunk.width):
         raise CheckpointRefused(
-            f"{file}: is {own.trunk.arch} of width {own.trunk.width}, not {arch} of width {width}"
+            f"{file}: is {own.trunk.arch} of width {own.trunk.width}, not {arch}"
+            + (f" of width {width}" if width else "")
         )
     _input_of(file, own.input_spec, wanted)
     return ExternalTrunk(own, "ubr")
@@ -170,7 +174,7 @@ def _unwrap(file: Path, content: Any) -> dict[str, Tensor]:
     """Return the tensors of a nest of dictionaries."""
     while isinstance(content, Mapping):
         arrays = {
-            str(name): torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            str(name): _tensor(value, f"{file}: {name}") if isinstance(value, np.ndarray) else value
             for name, value in content.items()
             if isinstance(value, (Tensor, np.ndarray))
         }
@@ -185,6 +189,15 @@ def _unwrap(file: Path, content: Any) -> dict[str, Tensor]:
             )
         content = content[inside[0]]
     raise CheckpointRefused(f"{file}: holds a {type(content).__name__}, not tensors by name")
+
+
+def _tensor(array: np.ndarray[Any, Any], called: str) -> Tensor:
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        raise CheckpointRefused(
+            f"{called} holds {array.dtype.name}, which no tensor can"
+        ) from error
 
 
 def _recognise(file: Path, names: Mapping[str, Tensor], arch: Architecture) -> tuple[Layout, str]:
@@ -263,21 +276,12 @@ def _own_description(file: Path, statements: Sequence[Mapping[str, Any]]) -> _De
     """Return what our own export wrote beside the tensors; where twice, the same twice."""
     described: list[_Description] = []
     for about in statements:
-        try:
-            spec, made = (
-                json.loads(value) if isinstance(value, str) else value
-                for value in (about["input_spec"], about["provenance"])
+        layout = about.get("layout", "ubr")
+        described.append(
+            _Description(
+                *read_entries(about, str(file)), layout if layout in get_args(Layout) else "ubr"
             )
-            layout = about.get("layout", "ubr")
-            described.append(
-                _Description(
-                    InputSpec.model_validate(spec),
-                    Provenance.model_validate(made),
-                    layout if layout in get_args(Layout) else "ubr",
-                )
-            )
-        except (KeyError, ValueError) as error:
-            raise CheckpointRefused(f"{file}: its input_spec or provenance is not ours") from error
+        )
     if any(
         (other.input_spec, other.provenance) != (described[0].input_spec, described[0].provenance)
         for other in described

@@ -14,7 +14,6 @@ a folder of a hub   the one ``model.*`` in it      that file, and ``config.json`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
-from ubr_pretrain.foreign_weights import read_foreign_weights, read_plain_pickle
+from ubr_pretrain.foreign_weights import parse_json, read_foreign_weights, read_plain_pickle
 
 HUB_WEIGHTS = ("model.safetensors", "model.pth", "model.onnx")
 HUB_CONFIG = "config.json"
@@ -83,10 +82,7 @@ def _read_hub_config(config: Path, weights: Path) -> list[Any]:
     """Return what ``config.json`` may say: at its top, or in ``about`` where others have that."""
     if not config.is_file():
         return []
-    try:
-        content = json.loads(config.read_bytes())
-    except ValueError as error:
-        raise CheckpointRefused(f"{config}: not JSON ({error})") from error
+    content = parse_json(config.read_bytes(), str(config))
     said: list[Any] = [content, content.get("about")] if isinstance(content, Mapping) else []
     for about in said:
         if _is_ours(about) and about.get("sha256") not in (None, file_sha256(weights)):

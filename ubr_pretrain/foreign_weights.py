@@ -65,13 +65,25 @@ def _read_description(file: Path) -> Mapping[str, Any]:
     description = file.with_suffix(".json")
     try:
         about = json.loads(description.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     if not isinstance(about, dict) or "provenance" not in about:
         return {}
     if about.get("sha256", "") not in ("", file_sha256(file)):
         raise CheckpointRefused(f"{file}: not the file that {description.name} describes")
     return about
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Return the content of JSON from anywhere.
+
+    Raises:
+        CheckpointRefused: it is no JSON, or nested deeper than Python follows.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointRefused(f"{source}: not JSON ({error})") from error
 
 
 def read_plain_pickle(path: Path) -> Any:

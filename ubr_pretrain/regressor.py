@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ubr_pretrain.backbone import Backbone, Provenance
+from ubr_pretrain.backbone import Backbone, Provenance, read_entries
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.trunk import Architecture, Trunk, fold_batch_norm, scaled_channels
@@ -99,11 +99,8 @@ def read_regressor(path: Path) -> TrainedRegressor:
     for name, tensor in regressor.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise CheckpointRefused(f"{path}: {name} holds values that are not finite")
-    return TrainedRegressor(
-        regressor.eval().requires_grad_(False),
-        InputSpec.model_validate(state["input_spec"]),
-        Provenance.model_validate(state["provenance"]),
-    )
+    spec, provenance = read_entries(state, str(path))
+    return TrainedRegressor(regressor.eval().requires_grad_(False), spec, provenance)
 
 
 def regressor_backbone(trained: TrainedRegressor) -> Backbone:

@@ -180,8 +180,8 @@ def load_trunk(trunk: Trunk, tensors: Mapping[str, Tensor], source: str) -> None
     """Copy ``tensors`` (our names) into a trunk without batch norm; every one must fit.
 
     Raises:
-        ValueError: a tensor is missing, unknown, of another shape, or not finite; the message
-            names ``source``, the tensor and both shapes.
+        ValueError: a tensor is missing, unknown, of another shape, not plain floating-point
+            numbers, or not finite; the message names ``source``, the tensor and both shapes.
     """
     own = trunk.state_dict()
     if missing := sorted(own.keys() - tensors.keys()):
@@ -191,13 +191,26 @@ def load_trunk(trunk: Trunk, tensors: Mapping[str, Tensor], source: str) -> None
     if unknown := sorted(tensors.keys() - own.keys()):
         raise ValueError(f"{source}: has tensors that the trunk lacks: {', '.join(unknown[:3])}")
     for name, tensor in tensors.items():
+        require_plain_floats(tensor, f"{source}: {name}")
         if tensor.shape != own[name].shape:
             raise ValueError(
                 f"{source}: {name} is {tuple(tensor.shape)}, {trunk.arch} of width {trunk.width} "
                 f"needs {tuple(own[name].shape)}"
             )
-        if not tensor.is_floating_point():
-            raise ValueError(f"{source}: {name} holds {tensor.dtype}, not floating-point numbers")
         if not torch.isfinite(tensor.float()).all():
             raise ValueError(f"{source}: {name} holds values that are not finite")
     trunk.load_state_dict(dict(tensors))
+
+
+def require_plain_floats(tensor: Tensor, called: str) -> None:
+    """Refuse a tensor whose values are not all there, or are no floating-point numbers.
+
+    Raises:
+        ValueError: sparse, without values (on the device ``meta``), or of another type.
+    """
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{called} is stored as {tensor.layout}, not densely")
+    if tensor.is_meta:
+        raise ValueError(f"{called} has a shape but no values (device meta)")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{called} holds {tensor.dtype}, not floating-point numbers")
