@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from converters.deeplesion_to_coco import main as deeplesion_to_coco
 from converters.export_backbone import main as export_backbone
@@ -22,11 +21,9 @@ def run(main, *argv):
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
+def chain(tmp_path_factory, one_thread):
     """Phantoms, a regressor, its scores, COCO files, an exported trunk."""
     top = tmp_path_factory.mktemp("chain")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     run(
         make_phantoms, top / "phantoms", "--subjects", 4, "--matrix", 64, "--max-slices", 40,
         "--region", "trunk", "--deeplesion", "--lesion-patients", 12, "--pictures", 2,
@@ -44,8 +41,7 @@ def chain(tmp_path_factory):
     images = lesions / "Images_png"
     run(deeplesion_to_coco, lesions / "DL_info.csv", "--images", images, "--out", top / "coco")
     run(export_backbone, best, top / "ubr.safetensors", "--layout", "ubr")
-    yield top
-    torch.set_num_threads(threads)
+    return top
 
 
 SMALL = (

@@ -14,6 +14,7 @@ from converters.audit_report import write_audit
 from converters.coco_audit import audit_coco
 from converters.defects import KINDS, by_code, effect, shown
 from converters.foreign_coco import slice_key
+from tests.command_line import refused_line
 from tests.converters.planted import IN_AN_ANNOTATION, Files, converted, small_table, written
 
 HOSTILE = "\x1b[2J|<script>alert(1)</script>`*\n\u202e\ud800"
@@ -31,14 +32,6 @@ def sound(table: Path) -> Files:
 
 def audit(table: Path, paths: list[Path], out: Path, *more: str) -> int:
     return main([*map(str, paths), "--table", str(table), "--out", str(out), "--overwrite", *more])
-
-
-def refused_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 def test_clean_files_end_with_zero(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -95,7 +88,7 @@ def test_what_is_no_coco_file_is_refused_in_one_line(
     (tmp_path / "theirs.json").write_text(text)
     out = tmp_path / "audit"
     arguments = [str(tmp_path / "theirs.json"), "--table", str(table), "--out", str(out)]
-    line = refused_line(capsys, arguments)
+    line = refused_line(main, capsys, arguments)
     assert line.startswith("audit_coco.py: error: ")
     assert "theirs.json" in line
     assert said in line
@@ -121,14 +114,14 @@ def test_wrong_arguments_are_refused_in_one_line(
 ):
     (path, *_) = written(converted(table), tmp_path)
     sound = [str(path), "--table", str(table), "--out", str(tmp_path / "audit")]
-    assert "no such file" in refused_line(capsys, [str(tmp_path / "absent.json"), *sound[1:]])
-    assert "2 splits for 1 files" in refused_line(capsys, [*sound, "--split", "val", "test"])
-    assert "split" in refused_line(capsys, [*sound, "--split", "trainval"])
-    assert "not a folder" in refused_line(capsys, [*sound, "--images", str(path)])
-    assert "column missing" in refused_line(capsys, [*sound[:2], str(path), *sound[3:]])
-    assert "is a file" in refused_line(capsys, [*sound[:4], str(path)])
-    assert "not empty" in refused_line(capsys, [*sound[:4], str(tmp_path)])
-    assert "required: --table" in refused_line(capsys, sound[:1])
+    assert "no such file" in refused_line(main, capsys, [str(tmp_path / "absent.json"), *sound[1:]])
+    assert "2 splits for 1 files" in refused_line(main, capsys, [*sound, "--split", "val", "test"])
+    assert "split" in refused_line(main, capsys, [*sound, "--split", "trainval"])
+    assert "not a folder" in refused_line(main, capsys, [*sound, "--images", str(path)])
+    assert "column missing" in refused_line(main, capsys, [*sound[:2], str(path), *sound[3:]])
+    assert "is a file" in refused_line(main, capsys, [*sound[:4], str(path)])
+    assert "not empty" in refused_line(main, capsys, [*sound[:4], str(tmp_path)])
+    assert "required: --table" in refused_line(main, capsys, sound[:1])
 
 
 def test_hostile_texts_reach_neither_terminal_nor_page(

@@ -8,6 +8,7 @@ import pytest
 
 from converters.cohort import OFFICIAL, SplitCounts
 from converters.deeplesion_to_coco import main
+from tests.command_line import refused_line
 from tests.converters.conftest import MakeRow, WritePng, WriteTable, png_bytes
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -22,15 +23,6 @@ def printed_count(text: str, label: str) -> int:
     """The number in the last column of a printed row."""
     (line,) = [row for row in text.splitlines() if row.strip().startswith(f"{label}  ")]
     return int(line.split()[-1].replace(",", ""))
-
-
-def refused_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """The one line with which the command refuses its arguments."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 def test_the_golden_files_are_what_the_command_writes(tmp_path: Path):
@@ -73,7 +65,7 @@ def test_a_table_of_which_no_row_is_left_is_refused_with_the_first_reason(
     make_row: MakeRow, write_table: WriteTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     path = write_table([make_row(Train_Val_Test="4")])
-    line = refused_line(capsys, [str(path), "--out", str(tmp_path / "coco")])
+    line = refused_line(main, capsys, [str(path), "--out", str(tmp_path / "coco")])
     assert "no row of 1 is left; E-SPLIT  line 2  000012_03_01_040.png" in line
     assert not (tmp_path / "coco").exists()
 
@@ -98,7 +90,7 @@ def test_L09_images_without_a_png_are_listed_and_left_out(
     coco = json.loads((tmp_path / "coco" / "val.json").read_text("utf-8"))
     assert [image["file_name"] for image in coco["images"]] == ["000012_03_01/040.png"]
     assert len(coco["annotations"]) == 1
-    line = refused_line(capsys, [*arguments, "--overwrite", "--require-all"])
+    line = refused_line(main, capsys, [*arguments, "--overwrite", "--require-all"])
     assert "1 PNGs are missing and all are required" in line
     assert "000012_03_01_041.png" in line
 
@@ -158,7 +150,9 @@ def test_L11_leaking_patients_are_named_unless_allowed(
     other = make_row(File_name="000012_04_01_040.png", Study_index="4", Train_Val_Test="1")
     path = write_table([make_row(), other])
     arguments = [str(path), "--out", str(tmp_path / "coco")]
-    assert "1 patient(s) in more than one split: 12 (train, val)" in refused_line(capsys, arguments)
+    assert "1 patient(s) in more than one split: 12 (train, val)" in refused_line(
+        main, capsys, arguments
+    )
     assert not (tmp_path / "coco").exists()
     assert main([*arguments, "--allow-leakage"]) == 0
     assert printed_count(capsys.readouterr().out, "rows of patients in two splits") == 2
@@ -190,7 +184,7 @@ def test_L18_a_full_table_with_other_counts_is_refused_unless_allowed(
     assert "val: 1 of 1 official rows, 1 of 1 images (complete)" in capsys.readouterr().out
     other = write_table([make_row(), make_row(Bounding_boxes="9, 9, 30, 30")], "other.csv")
     arguments = [str(other), "--out", str(tmp_path / "other")]
-    line = refused_line(capsys, arguments)
+    line = refused_line(main, capsys, arguments)
     assert "val has 2 rows on 1 images, official 1 on 1" in line
     assert main([*arguments, "--allow-other-counts"]) == 0
     assert "allowed: val has 2 rows" in capsys.readouterr().out
@@ -234,7 +228,7 @@ def test_wrong_arguments_end_with_two_and_one_line(
     capsys: pytest.CaptureFixture[str],
 ):
     path = write_table([make_row()])
-    line = refused_line(capsys, [str(path), "--out", str(tmp_path / "coco"), *extra])
+    line = refused_line(main, capsys, [str(path), "--out", str(tmp_path / "coco"), *extra])
     assert line.startswith("deeplesion_to_coco.py: error: ")
     assert said in line
     assert not (tmp_path / "coco").exists()
@@ -247,10 +241,12 @@ def test_a_folder_that_is_not_empty_is_left_alone_without_overwrite(
     out = tmp_path / "coco"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    assert "not empty; use --overwrite" in refused_line(capsys, [str(path), "--out", str(out)])
+    assert "not empty; use --overwrite" in refused_line(
+        main, capsys, [str(path), "--out", str(out)]
+    )
     assert main([str(path), "--out", str(out), "--overwrite"]) == 0
     assert (out / "notes.txt").read_text() == "mine"
-    assert "is a file" in refused_line(capsys, [str(path), "--out", str(out / "notes.txt")])
+    assert "is a file" in refused_line(main, capsys, [str(path), "--out", str(out / "notes.txt")])
 
 
 def test_a_table_on_a_terminal_is_drawn(monkeypatch: pytest.MonkeyPatch, capsys):

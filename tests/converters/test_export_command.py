@@ -6,6 +6,7 @@ import pytest
 
 from converters.export_backbone import main
 from converters.weight_files import export_files
+from tests.command_line import refused_line
 from tests.converters.checkpoints import write_regressor
 from ubr_pretrain.checkpoint import file_sha256, write_checkpoint
 
@@ -24,14 +25,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_regressor(path, "vgg16", 0.125, batch_norm=False)
 
 
-def refused_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 @pytest.mark.parametrize(("layout", "name"), OUTPUTS)
 def test_files_that_are_there_stay_without_overwrite(
     layout, name: str, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -40,7 +33,7 @@ def test_files_that_are_there_stay_without_overwrite(
     *_, weights = export_files(out, layout).all()
     weights.parent.mkdir(exist_ok=True)
     weights.write_bytes(b"mine")
-    line = refused_line(capsys, [str(plain), str(out), "--layout", layout])
+    line = refused_line(main, capsys, [str(plain), str(out), "--layout", layout])
     assert "exists; use --overwrite or another name" in line
     assert weights.read_bytes() == b"mine"
     assert main([str(plain), str(out), "--layout", layout, "--overwrite"]) == 0
@@ -53,7 +46,7 @@ def test_a_card_or_a_description_that_is_there_stays_without_overwrite(
 ):
     (tmp_path / name).write_text("mine")
     line = refused_line(
-        capsys, [str(plain), str(tmp_path / "trunk.pth"), "--layout", "torchvision"]
+        main, capsys, [str(plain), str(tmp_path / "trunk.pth"), "--layout", "torchvision"]
     )
     assert f"{name}: exists" in line
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -65,7 +58,7 @@ def test_a_folder_with_anything_else_in_it_is_refused_even_with_overwrite(
     (tmp_path / "hub" / ".git").mkdir(parents=True)  # a clone of an empty repository is fine
     arguments = [str(plain), str(tmp_path / "hub"), "--layout"]
     assert main([*arguments, "torchvision"]) == 0
-    line = refused_line(capsys, [*arguments, "detectron2", "--overwrite"])
+    line = refused_line(main, capsys, [*arguments, "detectron2", "--overwrite"])
     assert "hub: holds model.safetensors, not of this export" in line
     assert not (tmp_path / "hub" / "model.pth").exists()
 
@@ -75,7 +68,7 @@ def test_the_checkpoint_itself_is_never_overwritten(
 ):
     before = plain.read_bytes()
     assert "is the checkpoint itself" in refused_line(
-        capsys, [str(plain), str(plain), "--overwrite"]
+        main, capsys, [str(plain), str(plain), "--overwrite"]
     )
     assert plain.read_bytes() == before
 
@@ -87,7 +80,7 @@ def test_the_checkpoint_itself_is_never_overwritten(
 def test_a_suffix_that_is_not_the_layouts_is_refused(
     layout: str, name: str, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    line = refused_line(capsys, [str(plain), str(tmp_path / name), "--layout", layout])
+    line = refused_line(main, capsys, [str(plain), str(tmp_path / name), "--layout", layout])
     assert f"{name}: layout {layout} is written as ." in line
     assert list(tmp_path.iterdir()) == []
 
@@ -108,7 +101,7 @@ def test_C02_damaged_absent_and_foreign_checkpoints_are_refused_by_name(
         ("det", "is a 'detector' file, expected ubr or backbone"),
     ):
         path = tmp_path / f"{name}.safetensors"
-        assert f"{path}: {said}" in refused_line(capsys, [str(path), out])
+        assert f"{path}: {said}" in refused_line(main, capsys, [str(path), out])
     assert not Path(out).exists()
 
 

@@ -1,11 +1,9 @@
-"""What several tests look at or need: a comparison, which inputs were decoded, one thread."""
+"""What several tests look at: a comparison, and which inputs were decoded."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from lesion_det import prepared_images
 from lesion_det.compare_inits import compare
@@ -18,15 +16,6 @@ from lesion_det.slices import PreparedImage, prepare_image
 from tests.lesion_det.toy_comparison import toy_config, write_toy_data, write_toy_ubr
 from tests.lesion_det.toy_grid import Trainer, quiet
 from tests.lesion_det.toy_report import toy_report
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Layers that are too small to share, and sums in one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -75,12 +64,3 @@ def finished_once(question: Question, tmp_path_factory: pytest.TempPathFactory) 
 def finished(finished_once: Path, tmp_path: Path) -> Path:
     """A copy of a finished comparison."""
     return shutil.copytree(finished_once, tmp_path / "finished")
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """The layers of toy detectors are too small to share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

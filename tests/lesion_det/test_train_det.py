@@ -23,6 +23,7 @@ from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import PreparedImage
 from lesion_det.splits import read_splits
 from lesion_det.train_det import main, train
+from tests.command_line import refused_line
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
 from tests.lesion_det.toy_training import UNIT_INPUT, flags, tensors, tiny
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
@@ -30,7 +31,6 @@ from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.journal import read_metrics
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.trunk import Trunk
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,10 +109,8 @@ class TestAFinishedRun:
         self, out: Path, toy: ToyDeepLesion, capsys: pytest.CaptureFixture[str]
     ) -> None:
         config = tiny(toy, test=(toy.coco / "test.json",))
-        with pytest.raises(SystemExit) as ended:
-            main(flags(config, out))
-        assert ended.value.code == 2
-        assert "this run has finished; use --overwrite" in capsys.readouterr().err
+        line = refused_line(main, capsys, flags(config, out))
+        assert "this run has finished; use --overwrite" in line
 
     def test_no_path_of_this_machine_is_in_the_weights(self, out: Path) -> None:
         data = (out / "checkpoints" / "best.safetensors").read_bytes()
@@ -239,14 +237,6 @@ class TestInterruption:
 
 
 class TestRefusals:
-    def refused(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        return error
-
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -265,14 +255,14 @@ class TestRefusals:
         message: str,
     ) -> None:
         arguments = flags(tiny(toy, **changes), tmp_path / "run")
-        assert message in self.refused(arguments, capsys)
+        assert message in refused_line(main, capsys, arguments)
         assert not (tmp_path / "run").exists()
 
     def test_patients_on_both_sides_are_refused_unless_asked_for(
         self, toy: ToyDeepLesion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         same = {"train": (toy.coco / "train.json",), "val": (toy.coco / "train.json",)}
-        error = self.refused(flags(tiny(toy, **same), tmp_path / "run"), capsys)
+        error = refused_line(main, capsys, flags(tiny(toy, **same), tmp_path / "run"))
         assert "4 patients are both trained on and evaluated on (patient 1)" in error
         splits = read_splits(tiny(toy, allow_leakage=True, **same))
         assert len(splits.learned) == splits.num_judged == 4
@@ -281,7 +271,7 @@ class TestRefusals:
         self, toy: ToyDeepLesion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         arguments = [*flags(tiny(toy), tmp_path / "run"), "--resume"]
-        assert "nothing to resume" in self.refused(arguments, capsys)
+        assert "nothing to resume" in refused_line(main, capsys, arguments)
 
     def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         self,

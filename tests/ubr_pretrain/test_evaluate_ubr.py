@@ -9,7 +9,6 @@ import sys
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 
 from ubr_pretrain.config import config_to_yaml, configs_folder, read_config
@@ -56,12 +55,7 @@ gather_evidence(read_config(pathlib.Path(config), EvidenceConfig), pathlib.Path(
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order are other numbers
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -42,12 +42,7 @@ sys.exit(train(read_config(pathlib.Path(config), UbrConfig), pathlib.Path(out)))
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order are other numbers
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
