@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     to_detectron2 = a.source.suffix != ".pth"
     if to_detectron2 and a.config is not None:
         refuse(PROG, "--config goes with a .pth of Detectron2")
-    if to_detectron2 == (a.out.suffix == ".safetensors"):
-        refuse(PROG, f"{a.source} to {a.out}: expected .safetensors FOLDER, or .pth .safetensors")
+    if a.out.suffix != ("" if to_detectron2 else ".safetensors"):
+        wanted = "a folder, a name without a suffix" if to_detectron2 else "a .safetensors file"
+        refuse(PROG, f"{a.out}: what becomes of {a.source.name} is {wanted}")
     inputs = ComparedOn(a.coco, a.images, a.max_images)
     try:
         if to_detectron2:

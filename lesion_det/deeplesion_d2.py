@@ -218,7 +218,16 @@ class LesionTrainer(DefaultTrainer):
     Deviation: it samples, drops and stops as Detectron2 does, and knows no ``scale_jitter``.
     ``train_det.py --engine detectron2`` keeps the order of the images, the samples, the schedule
     and the bit-equal continuation.
+
+    Writes the whole configuration as ``OUTPUT_DIR/config.yaml``, which ``convert_detector.py``
+    reads beside ``model_final.pth``.
     """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        if comm.is_main_process():
+            with write_atomically(Path(cfg.OUTPUT_DIR) / "config.yaml", "w") as file:
+                file.write(self.cfg.dump())
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

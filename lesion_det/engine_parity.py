@@ -50,9 +50,9 @@ class EngineParity:
 
     @property
     def is_equal(self) -> bool:
-        """Whether all detections are matched and their scores agree."""
+        """Whether there are detections, all are matched and their scores agree."""
         return (
-            self.num_images > 0
+            self.num_matched > 0  # of nothing, nothing is proved
             and self.num_detections == (self.num_matched, self.num_matched)
             and self.max_score_difference <= MAX_SCORE_DIFFERENCE
         )

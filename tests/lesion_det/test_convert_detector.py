@@ -229,8 +229,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["a.safetensors", "b.safetensors"], "expected .safetensors FOLDER"),
-            (["a.pth", "folder"], "expected .safetensors FOLDER"),
+            (["a.safetensors", "b.bin"], "b.bin: what becomes of a.safetensors is a folder"),
+            (["a.pth", "folder"], "folder: what becomes of a.pth is a .safetensors file"),
             (["a.safetensors", "d", "--coco=c"], "--coco and --images go together"),
             (["a.safetensors", "d", "--config=c"], "--config goes with a .pth"),
             (["a.safetensors", "d", "--max_images=0"], "--max_images 0: expected 1 or more"),
@@ -276,8 +276,9 @@ class TestComparison:
         one = (0.0, 0.0, 10.0, 10.0, 0.9)
         assert compare_answers(self.answers(one), self.answers(other)).is_equal is equal
 
-    def test_nothing_found_by_either_is_equal(self) -> None:
-        assert compare_answers(self.answers(), self.answers()).is_equal
+    def test_nothing_found_proves_nothing(self) -> None:
+        assert not compare_answers(self.answers(), self.answers()).is_equal
+        assert not compare_answers([], []).is_equal
 
 
 def test_a_checkpoint_that_is_not_its_description_is_refused(trained: Path, tmp_path: Path) -> None:
