@@ -24,8 +24,11 @@ from ubr_pretrain.trunk import Architecture, Trunk, load_trunk, torchvision_name
 
 Init = Literal["random", "imagenet", "external"]
 
-NAMES_OF_SUBJECTS = frozenset({"holdout"})
-"""Fields of a training's configuration that may name patients; they do not leave with weights."""
+PRIVATE = frozenset(
+    {"holdout", "data", "store", "anchors", "start", "imagenet_weights", "external"}
+)
+"""Fields of a training's configuration that name patients, or places on one machine; they do not
+leave with weights."""
 
 
 class Provenance(Config):
@@ -71,16 +74,16 @@ class Provenance(Config):
 
     @property
     def anonymous(self) -> Provenance:
-        """The same, its first stages included, without the names of subjects."""
+        """The same, its first stages included, without names of subjects or places."""
         return self.model_copy(update={"config": without_names(self.config)})
 
 
 def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration, its first stages included, without the names of subjects."""
+    """Return a configuration, its first stages included, without names of subjects or places."""
     return {
         key: without_names(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
-        if key not in NAMES_OF_SUBJECTS
+        if key not in PRIVATE
     }
 
 

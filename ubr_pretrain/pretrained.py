@@ -98,7 +98,7 @@ def half_precision_state(trained: TrainedRegressor) -> dict[str, Any]:
     folded = Regressor(backbone.trunk)
     folded.conv6.load_state_dict(trained.regressor.conv6.state_dict())
     folded.fc7.load_state_dict(trained.regressor.fc7.state_dict())
-    state = regressor_state(folded, backbone.input_spec, backbone.provenance)
+    state = regressor_state(folded, backbone.input_spec, backbone.provenance.anonymous)
     half = {name: tensor.half() for name, tensor in state["regressor"].items()}
     for name, tensor in half.items():
         if not torch.isfinite(tensor).all():

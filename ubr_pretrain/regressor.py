@@ -106,5 +106,6 @@ def read_regressor(path: Path) -> TrainedRegressor:
 def regressor_backbone(trained: TrainedRegressor) -> Backbone:
     """Return the trunk of a trained regressor for transfer, its batch norms folded away."""
     trunk = trained.regressor.trunk
-    provenance = trained.provenance.model_copy(update={"folded_batch_norm": trunk.batch_norm})
+    folded = trunk.batch_norm or trained.provenance.folded_batch_norm
+    provenance = trained.provenance.model_copy(update={"folded_batch_norm": folded})
     return Backbone(fold_batch_norm(trunk), trained.input_spec, provenance)

@@ -146,7 +146,7 @@ def test_no_path_of_this_machine_stands_in_a_card_or_a_description(source, tmp_p
 def test_no_name_of_a_subject_leaves_with_the_weights(layout, tmp_path):
     if layout == "onnx":
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    first = Provenance(init="random", config={"holdout": ["MILLER_1950"], "seed": 1})
+    first = Provenance(init="random", config={"anchors": ["/home/MILLER/a.csv"], "seed": 1})
     made = Provenance(
         init="random",
         pretraining="ubr",

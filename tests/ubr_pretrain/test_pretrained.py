@@ -23,7 +23,13 @@ from ubr_pretrain.pretrained import (
     main,
     read_pretrained,
 )
-from ubr_pretrain.regressor import Regressor, TrainedRegressor, read_regressor, regressor_state
+from ubr_pretrain.regressor import (
+    Regressor,
+    TrainedRegressor,
+    read_regressor,
+    regressor_backbone,
+    regressor_state,
+)
 from ubr_pretrain.scoring import read_curve, score_slices
 from ubr_pretrain.trunk import Trunk
 
@@ -124,3 +130,12 @@ def test_weights_that_cannot_ship_are_refused_in_one_line(tmp_path: Path, capsys
         assert word in complaint
         assert complaint.count("\n") == 1
         assert not (tmp_path / "weights" / SCORER).exists()
+
+
+def test_the_shipped_weights_name_no_place_and_say_that_batch_norms_are_folded() -> None:
+    data = (WEIGHTS_FOLDER / SCORER).read_bytes()
+    assert not re.search(rb"\.csv|\.\./|/ct/|runs/", data)
+    trained = read_pretrained().trained
+    assert not trained.regressor.trunk.batch_norm
+    assert trained.provenance.folded_batch_norm
+    assert regressor_backbone(trained).provenance.folded_batch_norm
