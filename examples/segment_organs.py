@@ -20,13 +20,13 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
-from labelled_scans import Labels, Patient, read_organs, read_patient
+from labelled_scans import ExportedTrunk, Labels, Patient, read_organs, read_patient, read_trunk
 from numpy.typing import NDArray
 from organ_figures import draw_curves, draw_slices, summarise
 from segmentation_models_pytorch.encoders import encoders
@@ -35,10 +35,10 @@ from torch import Tensor, nn
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import CommandParser, refuse
 from ubr_pretrain.ct import InputSpec
-from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import network_input
 from ubr_pretrain.runtime import describe_machine, generator, to_json
+from ubr_pretrain.trunk import scaled_channels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 STARTS = ("random", "shuffled", "ubr")
@@ -49,34 +49,20 @@ SPARSE = slice(None, None, 4)
 """Slices on which the curve is measured; Dice in the end is that of all."""
 
 
-def read_trunk(file: Path) -> tuple[dict[str, Tensor], InputSpec]:
-    """Return the tensors of ``export_backbone.py``, and the input that they were trained on.
-
-    Raises:
-        ValueError: not a VGG-16 in torchvision's names, or a file that states no input.
-    """
-    tensors, about = read_foreign_weights(file)
-    if "input_spec" not in about or "features.28.weight" not in tensors:
-        raise ValueError(
-            f"{file}: not a VGG-16 of export_backbone.py --layout segmentation_models_pytorch"
-        )
-    return dict(tensors), InputSpec.model_validate_json(about["input_spec"])
-
-
-def build_unet(trunk: Mapping[str, Tensor], start: str, num_organs: int, seed: int) -> nn.Module:
+def build_unet(trunk: ExportedTrunk, start: str, num_organs: int, seed: int) -> nn.Module:
     """Return a U-Net whose encoder is as wide as the trunk, and begins as ``start`` says.
 
     The weights of the library are not asked for, and its ImageNet normalisation is not applied:
     what goes in is what ``network_input`` makes.
     """
     stock = encoders["vgg16"]
-    width = len(trunk["features.0.weight"]) / 64
+    width = trunk.width
     name = "vgg16" if width == 1 else f"vgg16-{width:g}"  # "vgg...": smp adds its centre block
     if name not in encoders:
         encoders[name] = narrow = copy.deepcopy(stock)
         for key in ("out_channels", "config"):
             values = stock["params"][key]
-            narrow["params"][key] = [v if v == "M" else max(8, round(v * width)) for v in values]
+            narrow["params"][key] = [v if v == "M" else scaled_channels(v, width) for v in values]
     torch.manual_seed(seed)
     net = smp.Unet(
         name,
@@ -85,9 +71,10 @@ def build_unet(trunk: Mapping[str, Tensor], start: str, num_organs: int, seed: i
         decoder_channels=[max(16, round(c * width)) for c in (256, 128, 64, 32, 16)],
     )
     if start == "ubr":
-        net.encoder.load_state_dict(dict(trunk))  # strict: every tensor, or an error
+        net.encoder.features.load_state_dict(trunk.tensors)  # strict: every tensor, or an error
     elif start == "shuffled":
-        net.encoder.load_state_dict({name: _shuffled(t) for name, t in trunk.items()})
+        tensors = {name: _shuffled(tensor) for name, tensor in sorted(trunk.tensors.items())}
+        net.encoder.features.load_state_dict(tensors)
     return net.to(DEVICE)
 
 
@@ -164,7 +151,8 @@ def run(options: Namespace, say: Callable[[str], None] = print) -> None:
         ValueError: wrong files, or too few patients.
         OSError: something cannot be read or written.
     """
-    tensors, spec = read_trunk(options.encoder)
+    trunk = read_trunk(options.encoder)
+    spec = trunk.input_spec
     spec = spec.model_copy(update={"size_px": options.size_px or spec.size_px})
     organs = read_organs(options.organs)
     files = sorted(options.ct.glob("*.nii.gz"))
@@ -188,7 +176,7 @@ def run(options: Namespace, say: Callable[[str], None] = print) -> None:
     for number, (num_patients, seed, start) in enumerate(jobs):
         # The same seed draws the same patients for all starts.
         drawn = generator(seed).permutation(len(pool))[:num_patients]
-        net = build_unet(tensors, start, len(organs), seed)
+        net = build_unet(trunk, start, len(organs), seed)
         curve = []
         for iteration in train(net, [pool[i] for i in drawn], spec, options, seed):
             line.show(number * options.iterations + iteration, f"{start}, {num_patients} patients")
