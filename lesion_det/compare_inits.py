@@ -219,6 +219,7 @@ def compare(
     opened = open_run_folder(out, plan.question, overwrite=overwrite, places=SAVED_PLACES)
     with opened as folder:
         _say_moves(folder.moved, say)
+        folder.note_moves(plan.question)
         folder.update_manifest(
             status="running",
             inits=question.inits,

@@ -43,9 +43,10 @@ STAGES = (20_000, 40_000, 55_000)
 
 DROP = 0.1
 
-PATHS = frozenset(
-    {"ubr", "imagenet_weights", "external", "coco", "train", "val", "test", "images", "cache"}
-)
+DATA_PATHS = frozenset({"coco", "train", "val", "test", "images"})
+"""Fields of ``DetConfig`` that name what is learned from and judged on."""
+
+PATHS = DATA_PATHS | {"ubr", "imagenet_weights", "external", "cache"}
 """Fields of ``DetConfig`` that name places on one machine; they do not travel with weights."""
 
 

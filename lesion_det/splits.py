@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_det.batches import LABELS
-from lesion_det.det_config import DetConfig
+from lesion_det.det_config import DATA_PATHS, DetConfig
 from lesion_det.ground_truth import GroundTruth, ImageRecord, read_ground_truth
-from lesion_det.slices import require_files
+from lesion_det.slices import require_files, source_files
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.runtime import generator
 
-SAMPLED_SLICES = 16
-"""Key slices of which every byte is hashed; of the others, name and size."""
+SAMPLED_INPUTS = 16
+"""Inputs of whose slices every byte is hashed; of the others, names and sizes."""
+
+DATA_HASHES = frozenset({"train_sha256", "val_sha256", "test_sha256", "images_sha256"})
+"""What checkpoints of earlier versions do not say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +76,14 @@ def data_sha256(config: DetConfig, splits: Splits) -> dict[str, str]:
     """Return hashes of what is learned from and judged on, wherever it lies.
 
     "train", "val" and "test" are of the COCO files, in their order; "images" is of the names and
-    sizes of all key slices and of the bytes of some.
+    sizes of all slices that inputs are made of, neighbours included, and of the bytes of some.
 
     Args:
         config: where the data lie.
         splits: what ``read_splits`` made of them.
+
+    Raises:
+        ValueError: as ``source_files``.
     """
     roles: Mapping[str, Sequence[Path]] = {
         "train": config.train_files,
@@ -88,11 +94,47 @@ def data_sha256(config: DetConfig, splits: Splits) -> dict[str, str]:
         role: hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
         for role, files in roles.items()
     }
-    names = sorted({image.file_name for image in [*splits.learned, *splits.held_out]})
-    sizes = [f"{name} {(config.images / name).stat().st_size}\n" for name in names]
-    sampled = [config.images / name for name in names[:: math.ceil(len(names) / SAMPLED_SLICES)]]
-    text = "".join([*sizes, *map(file_sha256, sampled)])
+    files = {
+        image.file_name: source_files(config.images, image, config.input)
+        for image in [*splits.learned, *splits.held_out]
+    }
+    names = sorted(files)
+    sizes = [
+        f"{name} {file.name} {file.stat().st_size}\n" for name in names for file in files[name]
+    ]
+    sampled = names[:: math.ceil(len(names) / SAMPLED_INPUTS)]
+    text = "".join([*sizes, *(file_sha256(file) for name in sampled for file in files[name])])
     return hashes | {"images": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def require_same_audit(
+    checkpoint: Path, before: Mapping[str, str], now: Mapping[str, str], moved: Sequence[str]
+) -> None:
+    """Refuse to go on from a checkpoint with other data or from another start.
+
+    Args:
+        checkpoint: the file.
+        before: hashes that it holds.
+        now: of the same names.
+        moved: lines of ``RunFolder.moved``. Where no data moved, an earlier version's checkpoint
+            need not say what they were.
+
+    Raises:
+        ValueError: naming the first hash that is another one or absent.
+    """
+    data_moved = [line for line in moved if line.partition(":")[0] in DATA_PATHS]
+    for name, digest in now.items():
+        if before.get(name, digest) != digest:
+            raise ValueError(f"{checkpoint}: {name} changed since it was written")
+        if name in before:
+            continue
+        if name not in DATA_HASHES:
+            raise ValueError(f"{checkpoint}: lacks its {name}; start anew with --overwrite")
+        if data_moved:
+            raise ValueError(
+                f"{checkpoint}: lacks its {name}, so nothing tells whether what moved is the same "
+                f"({data_moved[0]}); name the former place, or start anew with --overwrite"
+            )
 
 
 def labelled_images(

@@ -25,13 +25,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lesion_det.det_config import PATHS, DetConfig
 from ubr_pretrain.config import config_parser, parse_config, refuse
-
-if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
-    pass
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def train(
     )
     from lesion_det.pictures import draw_detections, draw_labels
     from lesion_det.prepared_images import PreparedImages
-    from lesion_det.splits import data_sha256, labelled_images, read_splits
+    from lesion_det.splits import data_sha256, labelled_images, read_splits, require_same_audit
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
     from ubr_pretrain.optimiser import build_optimiser
@@ -159,9 +155,7 @@ def train(
         iteration, best, recall, answers = 0, None, None, None
         if folder.last.is_file():
             state = read_checkpoint(folder.last, "detector")
-            for name, now in audit.items():
-                if state["audit"].get(name, now) != now:
-                    raise ValueError(f"{folder.last}: {name} changed since it was written")
+            require_same_audit(folder.last, state["audit"], audit, folder.moved)
             detector.load_state_dict(state["detector"])
             optimiser.load_state_dict(state["optimizer"])
             iteration, best, recall = state["iteration"], state["best"], state["recall"]
@@ -174,6 +168,7 @@ def train(
         if ranks.is_first:
             for line in folder.moved:
                 journal.say(f"moved: {line}")
+            folder.note_moves(config)
             folder.update_manifest(
                 status="running",
                 machine=describe_machine(ranks.device),

@@ -26,7 +26,8 @@ def build_optimiser(
 ) -> torch.optim.Optimizer:
     """Return an optimiser of all parameters of ``module``.
 
-    Every group has a ``lr_factor`` by which the loop multiplies the learning rate of an iteration.
+    Every group has a ``lr_factor``: 1 for weights, ``bias_lr_factor`` for the others. A loop that
+    sets the learning rate of an iteration multiplies it by that, unless it leaves the factor at 1.
 
     Args:
         module: what is trained.

@@ -56,6 +56,20 @@ class RunFolder:
         """The curves of the training so far."""
         return self.path / "progress.png"
 
+    def note_moves(self, config: BaseModel) -> None:
+        """Bring ``config.yaml`` up to date, once what moved is known to be the same as before.
+
+        Args:
+            config: what the run is asked to do.
+        """
+        if self.moved:
+            self.write_config(config)
+
+    def write_config(self, config: BaseModel) -> None:
+        """Write ``config.yaml``, atomically."""
+        with write_atomically(self.path / "config.yaml", "w") as file:
+            file.write(config_to_yaml(config))
+
     def read_manifest(self) -> dict[str, Any]:
         """Return ``run.json``, empty where there is none yet."""
         file = self.path / "run.json"
@@ -89,8 +103,7 @@ def open_run_folder(
         resume: refuse to start anew.
         overwrite: delete the run that is there.
         places: keys of ``config`` (``common.coco``) that say where something lies. It may have
-            moved, for the caller proves its contents by hashes; ``config.yaml`` is brought up to
-            date.
+            moved: the caller proves its contents by hashes, and then calls ``note_moves``.
 
     Raises:
         RunFolderRefused: not a folder or not writable; held by a live run; files of another run or
@@ -120,10 +133,10 @@ def open_run_folder(
         for stale in [*out.rglob(".*.part")]:  # left by a kill in the middle of a write
             if _run_of(stale) == out:  # a run inside this one may be alive and writing
                 stale.unlink()
-        if moved or not (out / "config.yaml").is_file():
-            with write_atomically(out / "config.yaml", "w") as file:
-                file.write(config_to_yaml(config))
-        yield RunFolder(out, tuple(moved))
+        folder = RunFolder(out, tuple(moved))
+        if not (out / "config.yaml").is_file():
+            folder.write_config(config)
+        yield folder
 
 
 def _run_of(file: Path) -> Path:

@@ -125,6 +125,7 @@ def test_E07_data_that_moved_are_known_by_their_contents(
         ("json/val.json", "val"),
         ("json/train.json", "train"),
         ("slices/000001_01_01/005.png", "images"),
+        ("slices/000001_01_01/006.png", "images"),
     ],
 )
 def test_E07_data_that_moved_and_changed_are_refused(
@@ -135,6 +136,7 @@ def test_E07_data_that_moved_and_changed_are_refused(
         changed.write(b" ")
     with pytest.raises(RunFolderRefused, match=rf"configuration \(data_sha256\.{what}: "):
         compare(asked, finished, Trainer(), say=quiet)
+    assert str(tmp_path / "elsewhere") not in (finished / "config.yaml").read_text("utf-8")
 
 
 def test_E07_files_that_exchanged_their_roles_are_refused(

@@ -1,9 +1,13 @@
-"""A fraction of the labels is one of patients, nested, and the same for every arm."""
+"""A fraction of the labels is one of patients, the same for every arm; data have a fingerprint."""
 
 import itertools
+from pathlib import Path
 
-from lesion_det.splits import labelled_images
+from lesion_det.det_config import InputConfig
+from lesion_det.splits import data_sha256, labelled_images, read_splits
+from tests.lesion_det.toy_slices import KEY, ToyDeepLesion, write_toy_deeplesion
 from tests.lesion_det.toy_split import toy_ground_truth
+from tests.lesion_det.toy_training import tiny
 
 IMAGES = toy_ground_truth([[(0, 0, 9, 9)]] * 40, patients=[i // 2 for i in range(40)]).images
 
@@ -26,3 +30,36 @@ def test_all_labels_leave_the_order_as_it_is() -> None:
 
 def test_seeds_draw_other_patients() -> None:
     assert len({frozenset(patients(0.25, seed)) for seed in range(8)}) > 4
+
+
+def images_sha256(toy: ToyDeepLesion, **changes: object) -> str:
+    config = tiny(toy, **changes)
+    return data_sha256(config, read_splits(config))["images"]
+
+
+def test_neighbours_of_key_slices_are_among_the_data_where_inputs_are_made_of_them(
+    tmp_path: Path,
+) -> None:
+    toy = write_toy_deeplesion(tmp_path, {"train": 40, "val": 2})  # not all are read
+    three, single = images_sha256(toy), images_sha256(toy, input=InputConfig(slices="single"))
+    folders = sorted(toy.images.iterdir())
+    for folder in folders:
+        neighbour = folder / f"{KEY + 1:03d}.png"
+        before = neighbour.read_bytes()
+        neighbour.write_bytes(before + b" ")
+        assert images_sha256(toy) != three
+        neighbour.write_bytes(before)
+    assert images_sha256(toy) == three
+    (folders[7] / f"{KEY - 1:03d}.png").unlink()
+    assert images_sha256(toy) != three
+    assert images_sha256(toy, input=InputConfig(slices="single")) == single
+
+
+def test_bytes_of_a_sample_of_neighbours_are_read(tmp_path: Path) -> None:
+    toy = write_toy_deeplesion(tmp_path, {"train": 4, "val": 2})
+    before = images_sha256(toy)
+    neighbour = toy.images / "000003_01_01" / f"{KEY - 1:03d}.png"
+    data = bytearray(neighbour.read_bytes())
+    data[-20] ^= 1
+    neighbour.write_bytes(data)
+    assert images_sha256(toy) != before

@@ -14,20 +14,21 @@ import pytest
 import torch
 
 from lesion_det import prepared_images
-from lesion_det.det_config import DetOptimiser
+from lesion_det.det_config import DetConfig, DetOptimiser
 from lesion_det.detector import Detector
 from lesion_det.inference import predict, read_detector
 from lesion_det.input_cache import Entry, Writer
 from lesion_det.predictions import read_predictions
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import PreparedImage
-from lesion_det.splits import read_splits
+from lesion_det.splits import DATA_HASHES, read_splits
 from lesion_det.train_det import main, train
 from tests.command_line import refused_line
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
 from tests.lesion_det.toy_training import UNIT_INPUT, flags, tensors, tiny
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
-from ubr_pretrain.checkpoint import read_checkpoint
+from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import read_metrics
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.trunk import Trunk
@@ -47,6 +48,34 @@ def out(toy: ToyDeepLesion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = train(tiny(toy, test=(toy.coco / "test.json",)), out)
     assert (result.exit_code, result.iteration) == (0, 6)
     return out
+
+
+@pytest.fixture(scope="module")
+def interrupted_once(toy: ToyDeepLesion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    losses, run = Detector.losses, tmp_path_factory.mktemp("runs") / "interrupted"
+
+    def press_ctrl_c(self: Detector, *args: Any) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return losses(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Detector, "losses", press_ctrl_c)
+        assert train(tiny(toy), run).iteration == 1
+    return run
+
+
+@pytest.fixture
+def interrupted(interrupted_once: Path, tmp_path: Path) -> Path:
+    """A copy of a run that was interrupted after one iteration."""
+    return shutil.copytree(interrupted_once, tmp_path / "interrupted")
+
+
+def forget(run: Path, *names: str) -> None:
+    """Take hashes out of the last checkpoint of a run."""
+    last = run / "checkpoints" / "last.safetensors"
+    state = read_checkpoint(last, "detector")
+    state["audit"] = {k: v for k, v in state["audit"].items() if k not in names}
+    write_checkpoint(last, state, "detector")
 
 
 class TestAFinishedRun:
@@ -195,25 +224,41 @@ class TestInterruption:
         assert len(tensors(tmp_path / "run")) == 40
 
     def test_data_may_move_while_it_is_interrupted_but_not_change(
-        self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, toy: ToyDeepLesion, interrupted: Path, tmp_path: Path
     ) -> None:
-        losses, run = Detector.losses, tmp_path / "run"
-
-        def press_ctrl_c(self: Detector, *args: Any) -> dict[str, torch.Tensor]:
-            os.kill(os.getpid(), signal.SIGINT)
-            return losses(self, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Detector, "losses", press_ctrl_c)
-            train(tiny(toy), run)
         images = shutil.copytree(toy.images, tmp_path / "slices")
         coco, changed = (shutil.copytree(toy.coco, tmp_path / name) for name in ("same", "changed"))
         with (changed / "val.json").open("a", encoding="utf-8") as file:
             file.write(" ")
         with pytest.raises(ValueError, match="val_sha256 changed since it was written"):
-            train(tiny(toy, coco=changed, images=images), run)
-        assert train(tiny(toy, coco=coco, images=images), run).iteration == 6
-        assert f"moved: coco: {changed} -> {coco}\n" in (run / "train.log").read_text("utf-8")
+            train(tiny(toy, coco=changed, images=images), interrupted)
+        assert read_config(interrupted / "config.yaml", DetConfig).coco == toy.coco
+        assert train(tiny(toy, coco=coco, images=images), interrupted).iteration == 6
+        log = (interrupted / "train.log").read_text("utf-8")
+        assert f"moved: coco: {toy.coco} -> {coco}\n" in log
+        assert read_config(interrupted / "config.yaml", DetConfig).coco == coco
+
+    def test_a_checkpoint_that_does_not_know_its_data_goes_on_only_where_they_were(
+        self, toy: ToyDeepLesion, interrupted: Path, tmp_path: Path
+    ) -> None:
+        forget(interrupted, *DATA_HASHES)
+        coco = shutil.copytree(toy.coco, tmp_path / "coco")
+        with (coco / "val.json").open("a", encoding="utf-8") as file:
+            file.write(" ")
+        with pytest.raises(ValueError, match="lacks its train_sha256, so nothing tells") as refusal:
+            train(tiny(toy, coco=coco), interrupted)
+        assert "\n" not in str(refusal.value)
+        assert f"coco: {toy.coco} -> {coco}" in str(refusal.value)
+        cache = shutil.copytree(interrupted / "inputs", tmp_path / "inputs")  # moves no data
+        assert train(tiny(toy, cache=cache), interrupted).iteration == 6
+
+    @pytest.mark.parametrize("what", ["order", "trunk", "head", "source"])
+    def test_a_checkpoint_without_the_hashes_of_its_start_is_refused(
+        self, toy: ToyDeepLesion, interrupted: Path, what: str
+    ) -> None:
+        forget(interrupted, f"{what}_sha256")
+        with pytest.raises(ValueError, match=rf"last\.safetensors: lacks its {what}_sha256"):
+            train(tiny(toy), interrupted)
 
     def test_sigterm_ends_it_with_a_checkpoint(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
         out = tmp_path / "run"
@@ -311,7 +356,7 @@ class TestComparison:
     def test_no_name_of_a_subject_goes_on_from_the_source(
         self, toy: ToyDeepLesion, tmp_path: Path
     ) -> None:
-        first = Provenance(init="random", config={"holdout": ["MILLER_1950"], "seed": 1})
+        first = Provenance(init="random", config={"anchors": ["/home/MILLER/a.csv"], "seed": 1})
         made = Provenance(
             init="random",
             pretraining="ubr",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ubr_pretrain.config import Config
+from ubr_pretrain.config import Config, read_config
 from ubr_pretrain.run_folder import RunFolderRefused, open_run_folder, require_same_run
 
 
@@ -120,7 +120,7 @@ def test_half_written_file_of_a_run_inside_is_left_to_that_run(tmp_path):
         assert being_written.exists()
 
 
-def test_a_place_may_move_and_is_noted_where_the_run_goes_on(tmp_path):
+def test_a_place_may_move_and_is_noted_once_the_caller_says_so(tmp_path):
     with open_run_folder(tmp_path, Small(names=("here",))) as folder:
         assert folder.moved == ()
     with (
@@ -128,16 +128,22 @@ def test_a_place_may_move_and_is_noted_where_the_run_goes_on(tmp_path):
         open_run_folder(tmp_path, Small(names=("there",))),
     ):
         pass
-    with open_run_folder(tmp_path, Small(names=("there",)), places={"names"}) as folder:
-        assert folder.moved == ("names: ['here'] -> ['there']",)
-    with open_run_folder(tmp_path, Small(names=("there",))) as folder:
+    there = Small(names=("there",))
+    for _ in range(2):  # as long as nobody knows that the contents are the same, it is not noted
+        with open_run_folder(tmp_path, there, places={"names"}) as folder:
+            assert folder.moved == ("names: ['here'] -> ['there']",)
+            assert "here" in (tmp_path / "config.yaml").read_text()
+    with open_run_folder(tmp_path, there, places={"names"}) as folder:
+        folder.note_moves(there)
+    with open_run_folder(tmp_path, there) as folder:
         assert folder.moved == ()
+        folder.note_moves(Small(lr=0.5))  # nothing moved, nothing is written
     with (
         pytest.raises(RunFolderRefused, match=r"configuration \(lr: 0\.1 -> 0\.5\)"),
         open_run_folder(tmp_path, Small(lr=0.5, names=("here",)), places={"names"}),
     ):
         pass
-    assert "there" in (tmp_path / "config.yaml").read_text()  # nothing moves where it is refused
+    assert read_config(tmp_path / "config.yaml", Small) == there
 
 
 def test_asking_whether_a_run_would_go_on_writes_nothing(tmp_path):
