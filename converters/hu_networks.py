@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.network_input import grey_image
 from ubr_pretrain.regressor import Regressor
 
 MARGIN_HU = 100.0
@@ -29,15 +30,13 @@ class HuInput(nn.Module):
 
     def __init__(self, spec: InputSpec, channels: int = 3) -> None:
         super().__init__()
-        self.lower_hu, self.upper_hu = spec.window.lower_hu, spec.window.upper_hu
-        self.scale, self.channels = spec.scale, channels
+        self.window, self.scale, self.channels = spec.window, spec.scale, channels
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values[:channels])[:, None, None])
 
     def forward(self, hu: Tensor) -> Tensor:
         """Window and normalise HU."""
-        unit = (hu - self.lower_hu) * (self.scale / (self.upper_hu - self.lower_hu))
-        grey = unit.clamp(0.0, self.scale).expand(-1, self.channels, -1, -1)
+        grey = grey_image(hu, self.window, self.scale).expand(-1, self.channels, -1, -1)
         return (grey - self.get_buffer("mean")) / self.get_buffer("std")
 
 

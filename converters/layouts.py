@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.network_input import GREY_MAX
 from ubr_pretrain.trunk import (
     LAYERS,
     TORCHVISION_INDEX,
@@ -24,9 +25,6 @@ _BUILD: Mapping[Architecture, Callable[[], nn.Module]] = {
     "vgg16": torchvision.models.vgg16,
     "alexnet": torchvision.models.alexnet,
 }
-
-GREY_MAX = 255.0
-"""Detectron2's mappers hand over 0..255; its PIXEL_MEAN and PIXEL_STD are in that unit."""
 
 
 def torchvision_features(arch: Architecture, width: float, in_channels: int = 3) -> nn.Sequential:
@@ -90,7 +88,10 @@ def unit_statistics(spec: InputSpec, in_channels: int = 3) -> UnitStatistics:
 
 @dataclass(frozen=True)
 class Detectron2Input:
-    """The keys of a Detectron2 configuration under which a trunk sees what it was trained on."""
+    """The keys of a Detectron2 configuration under which a trunk sees what it was trained on.
+
+    Its mappers hand over 0..255 (``GREY_MAX``), and mean and std are in that unit.
+    """
 
     format: str
     pixel_mean: tuple[float, ...]

@@ -14,7 +14,9 @@ from ubr_pretrain.trunk import Architecture, Trunk
 SPEC = InputSpec(size_px=64)
 
 
-def write_regressor(path: Path, arch: Architecture, width: float, *, batch_norm: bool) -> Path:
+def write_regressor(
+    path: Path, arch: Architecture, width: float, *, batch_norm: bool, spec: InputSpec = SPEC
+) -> Path:
     """Write a training checkpoint whose batch norms have seen something."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -27,5 +29,5 @@ def write_regressor(path: Path, arch: Architecture, width: float, *, batch_norm:
                 nn.init.normal_(module.bias, std=0.5)
         regressor = Regressor(trunk)
     made = Provenance(init="random", pretraining="ubr", iterations=7, num_volumes=3)
-    write_checkpoint(path, regressor_state(regressor, SPEC, made), "ubr")
+    write_checkpoint(path, regressor_state(regressor, spec, made), "ubr")
     return path

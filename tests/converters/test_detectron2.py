@@ -106,6 +106,7 @@ def test_the_code_of_a_card_gives_the_features_of_the_checkpoint(
     with caplog.at_level(logging.WARNING):
         names = run_card(card, monkeypatch)
     assert caplog.text == ""
-    assert_close(names["features"], features_of(read_regressor(source).regressor.trunk))
+    trunk = read_regressor(source).regressor.trunk
+    assert_close(names["features"], features_of(trunk, in_channels))
     backbone = names["model"].state_dict(prefix="")
     assert [row.exported_name for row in export.tensors] == list(backbone)

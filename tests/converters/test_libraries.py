@@ -52,7 +52,7 @@ def test_timm_loads_the_trunk_and_draws_nothing_but_its_classifier(
     card, trunk, stored = exported(source, tmp_path / name, "timm", in_channels)
     with caplog.at_level(logging.INFO, logger="timm"):
         names = run_card(card, monkeypatch)
-    assert_close(names["features"], features_of(trunk))
+    assert_close(names["features"], features_of(trunk, in_channels))
     assert "Unexpected keys" not in caplog.text
     (missing,) = [r.getMessage() for r in caplog.records if "Missing keys" in r.getMessage()]
     behind = missing.split("(")[1].split(")")[0].split(", ")

@@ -28,19 +28,35 @@ def code_of(card: Path) -> str:
     return code
 
 
+def random_hu(*shape: int) -> torch.Tensor:
+    """Slices far wider than any window, other ones in every channel; the same on every call."""
+    return torch.randint(-1024, 1500, shape, generator=torch.Generator().manual_seed(1)).float()
+
+
 def run_card(card: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Run the code of a card in its folder, and return the names that it leaves."""
+    """Run the code of a card in its folder, and return the names that it leaves.
+
+    The empty slices of the card are replaced by ``random_hu``, of the same shape.
+    """
     monkeypatch.chdir(card.parent)
-    names: dict[str, object] = {}
+    code = code_of(card)
+    code, tensors = re.subn(r"^hu = torch\.zeros\(", "hu = random_hu(", code, flags=re.M)
+    empty = r"^hu = np\.zeros\(\((.*)\), np\.float32\)$"
+    code, arrays = re.subn(empty, r"hu = random_hu(\1).numpy()", code, flags=re.M)
+    assert tensors + arrays == 1
+    names: dict[str, object] = {"random_hu": random_hu}
     with torch.no_grad():
-        exec(compile(code_of(card), str(card), "exec"), names)
+        exec(compile(code, str(card), "exec"), names)
     return names
 
 
 @torch.no_grad()
-def features_of(trunk: nn.Module, spec: InputSpec = SPEC) -> torch.Tensor:
-    """What the trunk makes of the slices of the card, which are 0 HU everywhere."""
-    return trunk.eval()(normalise(torch.zeros(3, 3, spec.size_px, spec.size_px), spec))
+def features_of(trunk: nn.Module, in_channels: int = 3, spec: InputSpec = SPEC) -> torch.Tensor:
+    """What the trunk of three channels makes of the slices that ``run_card`` gives to a card."""
+    hu = random_hu(3, in_channels, spec.size_px, spec.size_px)
+    assert float(hu.min()) < spec.window.lower_hu
+    assert float(hu.max()) > spec.window.upper_hu
+    return trunk.eval()(normalise(hu.expand(-1, 3, -1, -1), spec))
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -78,7 +94,28 @@ def test_the_code_of_a_card_gives_the_features_of_the_checkpoint(
     export = export_backbone(checkpoint, tmp_path / name, layout, in_channels=in_channels)
     card, *_ = export.files
     names = run_card(card, monkeypatch)
-    assert_close(names["features"], features_of(read_regressor(checkpoint).regressor.trunk))
+    trunk = read_regressor(checkpoint).regressor.trunk
+    assert_close(names["features"], features_of(trunk, in_channels))
+
+
+@pytest.mark.parametrize("layout", ["ubr", "torchvision", "timm"])
+def test_every_channel_has_its_own_mean_and_std(layout, tmp_path, monkeypatch):
+    if layout == "timm":
+        pytest.importorskip("timm", reason="timm is not installed")
+    spec = InputSpec(mean=(20.0, 50.0, 90.0), std=(30.0, 60.0, 120.0), size_px=32)
+    width = 1.0 if layout == "timm" else 0.125
+    source = write_regressor(
+        tmp_path / "b.safetensors", "vgg16", width, batch_norm=False, spec=spec
+    )
+    card, *_ = export_backbone(source, tmp_path / "w.safetensors", layout).files
+    names = run_card(card, monkeypatch)
+    trunk = read_regressor(source).regressor.trunk
+    assert_close(names["features"], features_of(trunk, spec=spec))
+    swapped = random_hu(3, 3, 32, 32).flip(1)
+    with torch.no_grad():
+        theirs = trunk.eval()(normalise(swapped, spec))
+    with pytest.raises(AssertionError):  # a swap of channels is seen
+        assert_close(names["features"], theirs)
 
 
 @pytest.mark.parametrize("name", ["trunk.safetensors", "hub"])
@@ -91,7 +128,8 @@ def test_segmentation_models_pytorch_loads_the_encoder_strictly(
     export = export_backbone(source, tmp_path / name, layout, in_channels=in_channels)
     card, *_ = export.files
     names = run_card(card, monkeypatch)
-    assert_close(names["features"], features_of(read_regressor(source).regressor.trunk))
+    trunk = read_regressor(source).regressor.trunk
+    assert_close(names["features"], features_of(trunk, in_channels))
     encoder = names["model"].encoder.state_dict()
     assert [row.exported_name for row in export.tensors] == list(encoder)
     assert encoder["features.0.weight"].shape == (8, in_channels, 3, 3)

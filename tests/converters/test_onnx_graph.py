@@ -11,7 +11,7 @@ from converters import onnx_graph, verified_export
 from converters.export_backbone import main
 from converters.verified_export import export_backbone
 from tests.converters.checkpoints import SPEC, write_regressor
-from tests.converters.test_model_card import assert_close, features_of, run_card
+from tests.converters.test_model_card import assert_close, features_of, random_hu, run_card
 from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.network_input import network_input, normalise
@@ -46,10 +46,6 @@ def run(file: Path, hu: torch.Tensor) -> torch.Tensor:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"hu": hu.numpy()})
     return torch.from_numpy(output)
-
-
-def random_hu(*shape: int) -> torch.Tensor:
-    return torch.randint(-1024, 1500, shape, generator=torch.Generator().manual_seed(1)).float()
 
 
 @torch.no_grad()
@@ -155,4 +151,4 @@ def test_the_code_of_both_cards_gives_what_the_checkpoint_does(
     names = run_card(features.with_name("f.onnx.md"), monkeypatch)
     assert_close(torch.from_numpy(names["features"]), features_of(regressor.trunk))
     names = run_card(scorer.with_name("README.md"), monkeypatch)
-    assert_close(torch.from_numpy(names["scores"]), features_of(regressor))
+    assert_close(torch.from_numpy(names["scores"]), features_of(regressor, 1))
