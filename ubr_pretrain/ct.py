@@ -77,6 +77,8 @@ class InputSpec(BaseModel):
     def _possible(self) -> InputSpec:
         if not self.scale > 0 or not all(s > 0 for s in self.std):
             raise ValueError(f"scale {self.scale} and std {self.std} must be > 0")
+        if not np.isfinite([self.scale, *self.mean, *self.std]).all():
+            raise ValueError(f"scale, mean {self.mean}, std {self.std}: not all finite")
         if self.fov_mm is not None and not self.fov_mm > 0:
             raise ValueError(f"fov_mm {self.fov_mm} must be > 0")
         if self.size_px < 32:

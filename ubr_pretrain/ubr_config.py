@@ -238,5 +238,5 @@ class UbrConfig(Config):
                 f"{self.losses.anchor_weight}: one needs the other"
             )
         if self.init != "random" and self.batch_norm:
-            raise ValueError(f"the trunk of --init {self.init} has no batch norm: leave it out")
+            raise ValueError(f"--init {self.init} has no batch norm: set --batch_norm false")
         return self

@@ -59,3 +59,16 @@ def test_anatomy_is_not_stretched_by_an_oblong_image_or_pixel():
     body = square[0] > -500
     assert abs(int(body.any(axis=0).sum()) - int(body.any(axis=1).sum())) <= 1
     assert square[0, 0, 0] == AIR_HU
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mean": (0.0, float("nan"), 0.0)},
+        {"std": (1.0, float("inf"), 1.0)},
+        {"scale": float("inf")},
+    ],
+)
+def test_an_input_that_is_no_number_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not all finite"):
+        InputSpec.model_validate(values)
