@@ -116,8 +116,8 @@ def convert_to_detectron2(
     """
     from lesion_det.detectron2_files import (
         CONFIG,
-        DESCRIBED,
         MODEL,
+        description_of,
         read_detectron2,
         write_detectron2,
     )
@@ -129,8 +129,8 @@ def convert_to_detectron2(
         files = write_detectron2(Path(draft), state)
         again = read_detectron2(*files)
         _require_equal(state["detector"], again["detector"], source)
-        for name in DESCRIBED:
-            if again[name] != state[name]:
+        for name, value in description_of(state).items():
+            if again[name] != value:
                 raise ValueError(f"{source}: {name} was not read back as it was written")
         parity = compare_files(source, *files, inputs)
         for file in files:

@@ -78,7 +78,7 @@ def write_detectron2(folder: Path, state: Mapping[str, Any]) -> tuple[Path, Path
     content = {
         "model": {n: t.contiguous().clone() for n, t in tensors.items() if n not in unread},
         BACKGROUND_BOX: unread,
-        "description": {name: state[name] for name in DESCRIBED},
+        "description": description_of(state),
         "__author__": f"ct-body-part-transfer {metadata.version('ct-body-part-transfer')}",
     }
     keys = detectron2_settings(settings)
@@ -130,6 +130,12 @@ def read_detectron2(model: Path, config: Path) -> dict[str, Any]:
     _require_whole(tensors, wanted, optional, str(model))
     described = {name: described[name] for name in DESCRIBED}
     return {**described, "detector": from_detectron2(tensors, num_sizes)}
+
+
+def description_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``model.pth`` says of a checkpoint; of its provenance, no names of subjects."""
+    made = Provenance.model_validate(state["provenance"]).anonymous
+    return {**{n: state[n] for n in DESCRIBED}, "provenance": made.model_dump(mode="json")}
 
 
 def _described(state: object, source: str) -> Description:

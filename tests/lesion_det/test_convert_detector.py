@@ -56,6 +56,18 @@ def test_the_way_there_and_back_keeps_every_tensor_and_every_word(
         assert after[name] == before[name], name
 
 
+def test_names_of_subjects_do_not_leave_with_a_checkpoint_of_before(
+    trained: Path, tmp_path: Path
+) -> None:
+    state = read_checkpoint(trained, "detector")
+    state["provenance"]["config"] = {"seed": 1, "holdout": ["MILLER_1950"]}
+    write_checkpoint(tmp_path / "old.safetensors", state, "detector")
+    convert_to_detectron2(tmp_path / "old.safetensors", tmp_path / "d2", ComparedOn())
+    assert b"MILLER" not in (tmp_path / "d2" / "model.pth").read_bytes()
+    content = torch.load(tmp_path / "d2" / "model.pth", weights_only=True)
+    assert content["description"]["provenance"]["config"] == {"seed": 1}
+
+
 def test_the_files_state_what_differs_from_detectron2_s_defaults(
     files: tuple[Path, Path],
 ) -> None:
