@@ -16,7 +16,7 @@ from lesion_det.batches import BatchSource
 from lesion_det.cells import CellKey
 from lesion_det.comparison import AuditRow
 from lesion_det.det_config import STAGES, STEP_EVERY, DetConfig, DetectorConfig
-from lesion_det.detector import Detector, state_sha256
+from lesion_det.detector import Detector, head_tensors, state_sha256
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.initialization import make_start
 from lesion_det.prepared_images import PreparedImages
@@ -78,7 +78,7 @@ class StartHasher:
         of_head = (config.detector, start.trunk.out_channels, config.seed)
         if of_head not in self._heads:
             detector = Detector(start.trunk, start.input_spec, config.detector, config.seed)
-            self._heads[of_head] = state_sha256(detector.head_state())
+            self._heads[of_head] = state_sha256(head_tensors(detector.state_dict()))
         hashes = {
             "trunk_sha256": state_sha256(start.tensors),
             "head_sha256": self._heads[of_head],

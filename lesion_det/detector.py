@@ -153,7 +153,7 @@ class Detector(nn.Module):
 
     def _start_head(self, generator: torch.Generator) -> None:
         """Draw the RPN and the head: the Gaussians of Fast R-CNN, He's for fc6 and fc7."""
-        for name, tensor in self.head_state().items():
+        for name, tensor in head_tensors(self.state_dict()).items():
             layer = name.rsplit(".", 2)[-2]
             if name.endswith("bias"):
                 nn.init.zeros_(tensor)
@@ -162,10 +162,6 @@ class Detector(nn.Module):
             else:
                 std = 0.001 if name == "roi_heads.box_predictor.bbox_pred.weight" else 0.01
                 nn.init.normal_(tensor, std=std, generator=generator)
-
-    def head_state(self) -> dict[str, Tensor]:
-        """Return every tensor that does not come from a backbone."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("trunk.")}
 
     def losses(
         self,
@@ -222,6 +218,11 @@ class Detector(nn.Module):
             padded[:, : image.shape[1], : image.shape[2]] = image
         inputs = normalise(batch.float(), self.input_spec)
         return ImageList(inputs, sizes), {"0": self.trunk(inputs).float()}
+
+
+def head_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return every tensor of a detector's state that does not come from a backbone."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("trunk.")}
 
 
 def answer_in_float32(module: nn.Module) -> None:

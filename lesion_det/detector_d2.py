@@ -214,10 +214,6 @@ class Detectron2Detector(nn.Module):
         """Anchor sizes."""
         return len(self.config.anchor_sizes_px)
 
-    def head_state(self) -> dict[str, Tensor]:
-        """Return every tensor that does not come from a backbone, in our names."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("trunk.")}
-
     def losses(
         self,
         images_hu: Sequence[Int16[Tensor, "3 h w"]],

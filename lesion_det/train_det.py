@@ -78,7 +78,7 @@ def train(
 
     from lesion_det.batches import BatchSource
     from lesion_det.curve_hits import hits_to_text
-    from lesion_det.detector import state_sha256
+    from lesion_det.detector import head_tensors, state_sha256
     from lesion_det.detectron2_files import write_detectron2
     from lesion_det.engine import build_detector
     from lesion_det.inference import (
@@ -137,7 +137,7 @@ def train(
         audit = {
             "order_sha256": source.order_sha256(config.iterations),
             "trunk_sha256": state_sha256(start.tensors),
-            "head_sha256": state_sha256(detector.head_state()),
+            "head_sha256": state_sha256(head_tensors(detector.state_dict())),
             "source_sha256": start.source_sha256,
             **{f"{what}_sha256": digest for what, digest in data_sha256(config, splits).items()},
         }
