@@ -62,8 +62,13 @@ def find_volumes(paths: Iterable[Path | str]) -> Cohort:
     ``subject``) beside it, a hash of the PatientID, or the patient number of a DeepLesion folder;
     any other volume is its own subject.
     """
+    return find_listed_volumes(listings(Path(path) for path in paths))
+
+
+def find_listed_volumes(listed: Iterable[Listing]) -> Cohort:
+    """Find every volume in folders that have been listed, as ``find_volumes`` does."""
     search = _Search()
-    for listing in listings(Path(path) for path in paths):
+    for listing in listed:
         search.take(listing)
     return search.cohort()
 
