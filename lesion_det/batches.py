@@ -21,9 +21,10 @@ from torch import Tensor
 from lesion_det.boxes import Boxes, Frame, clip_boxes, flip_boxes, require_trainable
 from lesion_det.det_config import DetConfig
 from lesion_det.ground_truth import ImageRecord
-from lesion_det.prepared_images import PreparedImages, worked_ahead
+from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import PreparedImage
 from ubr_pretrain.runtime import generator
+from ubr_pretrain.work_ahead import worked_ahead
 
 ORDER, FLIPS, SAMPLING, LABELS, JITTER = range(5)
 """Streams of random numbers of one seed."""

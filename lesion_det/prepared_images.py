@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
 from lesion_det.boxes import Frame
 from lesion_det.det_config import InputConfig
@@ -17,15 +14,13 @@ from lesion_det.input_cache import THREADS, Entry, InputCache, Writer
 from lesion_det.slices import PreparedImage, prepare_image, source_files
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.work_ahead import worked_ahead
 
 RECIPE = 1
 """To be raised when ``prepare_image`` makes other pixels of the same files."""
 
 SAMPLE = 16
 """Inputs from which the room for all is estimated."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class PreparedImages:
@@ -133,23 +128,6 @@ class PreparedImages:
         ]
         text = to_json([RECIPE, self.config.model_dump(mode="json"), _identity(record), files])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def worked_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Generator[Result, None, None]:
-    """Yield ``work`` of every item, in order; threads are a few items ahead (0: none are)."""
-    if threads == 0:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        coming: deque[Future[Result]] = deque()
-        for item in items:
-            coming.append(pool.submit(work, item))
-            if len(coming) > 2 * threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def _identity(record: ImageRecord) -> str:

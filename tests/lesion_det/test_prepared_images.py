@@ -11,7 +11,7 @@ import pytest
 from lesion_det import input_cache, prepared_images
 from lesion_det.det_config import InputConfig
 from lesion_det.ground_truth import ImageRecord
-from lesion_det.prepared_images import PreparedImages, worked_ahead
+from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import PreparedImage
 from tests.lesion_det.toy_inputs import built, files_of, require_as_decoded, write_noisy_slices
 from tests.lesion_det.toy_slices import KEY, ToyDeepLesion, write_png
@@ -180,8 +180,3 @@ class TestWhatCannotBeBuilt:
         decoded.clear()
         require_as_decoded(built(toy, tmp_path), toy)
         assert len(decoded) == 3
-
-
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_work_done_ahead_comes_in_order(threads: int) -> None:
-    assert list(worked_ahead(lambda i: i * i, range(40), threads)) == [i * i for i in range(40)]
