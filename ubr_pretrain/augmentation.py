@@ -1,7 +1,8 @@
 """Random views of a group of slices: where the patient lies, how large, how grey, how noisy.
 
 One draw serves the m slices of a group (they come from one scan), so that the order and the
-distances of the slices remain the only signal.
+distances of the slices remain the only signal. What is random is drawn on the host, by a generator
+a group, and can be drawn ahead of time; pixels are changed for all groups at once, where they lie.
 
 Shapes:
     g: groups; m: slices of a group; Y, X: pixels of the store; S: pixels of the view.
@@ -10,12 +11,12 @@ Shapes:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def augment_groups(
     rngs: Sequence[np.random.Generator],
     size_px: int | None = None,
 ) -> Float[Tensor, "g m S S"]:
-    """Return one random view of every group.
+    """Return one random view of every group: ``draw_views`` and ``view_groups`` in one.
 
     Args:
         hu: slices in HU, a whole multiple of ``size_px`` a side.
@@ -37,17 +38,112 @@ def augment_groups(
         rngs: one generator a group, so that a group's view does not depend on its neighbours.
         size_px: side of the view; None: as it comes.
     """
-    finer = hu.shape[-1] // (size_px or hu.shape[-1])
+    side_px = size_px or hu.shape[-1]
+    views = draw_views(ranges, rngs, hu.shape[1], side_px)
+    return view_groups(hu, views.moved(lambda tensor: tensor.to(hu.device)), side_px)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the scans of a batch look like; None: that is not changed.
+
+    Attributes:
+        matrix: from output to input coordinates; both span -1..1.
+        gain: factor of the HU.
+        offset_hu: added to them.
+        blur: weight of the 3x3 mean.
+        inside: the reconstructed field.
+        erased_px: first row, row behind the last, first column and column behind the last of the
+            rectangle that a slice loses; all 0 where it loses none.
+        erased_hu: the grey in its place.
+        noise_hu: added at last.
+    """
+
+    matrix: Float32[Tensor, "g 2 3"] | None = None
+    gain: Float32[Tensor, "g 1 1 1"] | None = None
+    offset_hu: Float32[Tensor, "g 1 1 1"] | None = None
+    blur: Float32[Tensor, "g 1 1 1"] | None = None
+    inside: Bool[Tensor, "g 1 S S"] | None = None
+    erased_px: Int64[Tensor, "4 g m 1 1"] | None = None
+    erased_hu: Float32[Tensor, "g m 1 1"] | None = None
+    noise_hu: Float32[Tensor, "g m S S"] | None = None
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Views:
+        """Return these views with every tensor moved: to a device, or into pinned memory."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Views(**{name: None if t is None else move(t) for name, t in tensors.items()})
+
+
+def draw_views(
+    ranges: Augmentation, rngs: Sequence[np.random.Generator], m: int, side_px: int
+) -> Views:
+    """Draw one view a group.
+
+    Args:
+        ranges: how far to go.
+        rngs: one generator a group; another view needs another generator.
+        m: slices of a group.
+        side_px: of the view.
+    """
     if ranges.is_identity:
-        return shrink(hu, finer)
-    views = [_draw(ranges, rng) for rng in rngs]
-    hu = _placed(hu, ranges, views, finer)
-    return torch.stack(
-        [
-            _altered(group, ranges, view, rng)
-            for group, view, rng in zip(hu, views, rngs, strict=True)
-        ]
+        return Views()
+    g = len(rngs)
+    drawn = [_draw(ranges, rng) for rng in rngs]
+    matrix = torch.tensor([view.matrix for view in drawn], dtype=torch.float32)
+    greys = torch.tensor([view.greys for view in drawn], dtype=torch.float32)
+    gain, offset_hu, blur = greys.T[..., None, None, None].contiguous()
+
+    # Each group's generator goes on where it stopped: field, rectangles, noise.
+    inside = np.ones((g, 1, side_px, side_px), bool)
+    erased_px, erased_hu = np.zeros((4, g, m), np.int64), np.zeros((g, m), np.float32)
+    noise_hu = np.empty((g, m, side_px, side_px) if ranges.noise_hu else 0, np.float32)
+    for i, (rng, view) in enumerate(zip(rngs, drawn, strict=True)):
+        if rng.uniform() < ranges.field:
+            inside[i] = _field(side_px, rng)
+        if ranges.erase:
+            for index in np.flatnonzero(rng.uniform(size=m) < ranges.erase):
+                erased_px[:, i, index], erased_hu[i, index] = _rectangle(side_px, rng)
+        if ranges.noise_hu:
+            rng.standard_normal(out=noise_hu[i], dtype=np.float32)
+            noise_hu[i] *= view.noise_hu
+    return Views(
+        matrix if ranges.moves else None,
+        gain,
+        offset_hu,
+        blur if ranges.blur else None,
+        torch.from_numpy(inside) if ranges.field else None,
+        torch.from_numpy(erased_px)[..., None, None] if ranges.erase else None,
+        torch.from_numpy(erased_hu)[..., None, None] if ranges.erase else None,
+        torch.from_numpy(noise_hu) if ranges.noise_hu else None,
     )
+
+
+def view_groups(
+    hu: Float[Tensor, "g m Y X"], views: Views, size_px: int
+) -> Float[Tensor, "g m S S"]:
+    """Return every group as its view shows it.
+
+    Args:
+        hu: slices in HU, a whole multiple of ``size_px`` a side.
+        views: on the device of ``hu``.
+        size_px: side of the view.
+    """
+    finer = hu.shape[-1] // size_px
+    hu = shrink(hu, finer) if views.matrix is None else _placed(hu, views.matrix, finer)
+    if views.gain is not None and views.offset_hu is not None:
+        hu = hu * views.gain + views.offset_hu
+    if views.blur is not None:
+        smooth = torch.nn.functional.avg_pool2d(hu, 3, stride=1, padding=1, count_include_pad=False)
+        hu = torch.lerp(hu, smooth, views.blur)
+    if views.inside is not None:
+        hu = hu.where(views.inside, float(AIR_HU))
+    if views.erased_px is not None and views.erased_hu is not None:
+        top, bottom, left, right = views.erased_px
+        pixel = torch.arange(size_px, device=hu.device)
+        y, x = pixel[:, None], pixel
+        erased = ((top <= y) & (y < bottom)) & ((left <= x) & (x < right))
+        hu = views.erased_hu.where(erased, hu)
+    return hu if views.noise_hu is None else hu + views.noise_hu
 
 
 def shrink(hu: Float[Tensor, "g m Y X"], factor: int) -> Float[Tensor, "g m S S"]:
@@ -57,13 +153,11 @@ def shrink(hu: Float[Tensor, "g m Y X"], factor: int) -> Float[Tensor, "g m S S"
 
 @dataclass(frozen=True)
 class _View:
-    """What one scan looks like: a 2x3 matrix from output to input coordinates, and greys."""
+    """What is drawn first of one scan: a 2x3 matrix, gain, offset and blur, strength of noise."""
 
     matrix: list[list[float]]
-    gain: float
-    offset_hu: float
+    greys: tuple[float, float, float]
     noise_hu: float
-    blur: float
 
 
 def _draw(ranges: Augmentation, rng: np.random.Generator) -> _View:
@@ -77,49 +171,27 @@ def _draw(ranges: Augmentation, rng: np.random.Generator) -> _View:
     noise_hu = ranges.noise_hu * rng.uniform()
     wide = math.exp(rng.uniform(-1, 1) * math.log1p(ranges.stretch))
     matrix = [[mirror * cos / wide, -sin, dx], [mirror * sin / wide, cos, dy]]
-    return _View(matrix, gain, offset_hu, noise_hu, ranges.blur * rng.uniform())
+    return _View(matrix, (gain, offset_hu, ranges.blur * rng.uniform()), noise_hu)
 
 
 def _placed(
-    hu: Float[Tensor, "g m Y X"], ranges: Augmentation, views: Sequence[_View], finer: int
+    hu: Float[Tensor, "g m Y X"], matrix: Float[Tensor, "g 2 3"], finer: int
 ) -> Float[Tensor, "g m S S"]:
     """Move, turn and scale; finer slices are smoothed first so that nothing aliases."""
-    if not (ranges.scale or ranges.shift or ranges.rotate_deg or ranges.flip or ranges.stretch):
-        return shrink(hu, finer)
     g, m, side = hu.shape[:3]
-    theta = torch.tensor([view.matrix for view in views], dtype=hu.dtype, device=hu.device)
     size = side // finer
-    grid = torch.nn.functional.affine_grid(theta, [g, m, size, size], align_corners=False)
+    grid = torch.nn.functional.affine_grid(matrix, [g, m, size, size], align_corners=False)
     hu = hu - AIR_HU  # padding by zeros would be water, so air is moved to zero and back
     if finer > 1:
         hu = torch.nn.functional.avg_pool2d(hu, finer, stride=1)
     return AIR_HU + torch.nn.functional.grid_sample(hu, grid, align_corners=False)
 
 
-def _altered(
-    group: Float[Tensor, "m S S"], ranges: Augmentation, view: _View, rng: np.random.Generator
-) -> Float[Tensor, "m S S"]:
-    """Change the greys, the field of view and single slices of one group."""
-    m, side = group.shape[:2]
-    group = group * view.gain + view.offset_hu
-    if view.blur:
-        smooth = torch.nn.functional.avg_pool2d(
-            group, 3, stride=1, padding=1, count_include_pad=False
-        )
-        group = torch.lerp(group, smooth, view.blur)
-    if rng.uniform() < ranges.field:
-        inside = torch.from_numpy(_field(side, rng)).to(group.device)
-        group = group.where(inside, float(AIR_HU))
-    if ranges.erase:
-        group = group.clone()
-        for index in np.flatnonzero(rng.uniform(size=m) < ranges.erase):
-            height, width = (int(n) for n in rng.uniform(*ERASED_SIDE, 2) * side)
-            y, x = (int(rng.integers(side - n + 1)) for n in (height, width))
-            group[index, y : y + height, x : x + width] = rng.uniform(*ERASED_HU)
-    if ranges.noise_hu:
-        noise = view.noise_hu * rng.standard_normal(group.shape, dtype=np.float32)
-        group = group + torch.from_numpy(noise).to(group)
-    return group
+def _rectangle(side: int, rng: np.random.Generator) -> tuple[tuple[int, int, int, int], float]:
+    """Draw the rectangle that a slice loses and its grey."""
+    height, width = (int(n) for n in rng.uniform(*ERASED_SIDE, 2) * side)
+    y, x = (int(rng.integers(side - n + 1)) for n in (height, width))
+    return (y, y + height, x, x + width), rng.uniform(*ERASED_HU)
 
 
 ERASED_SIDE = (0.1, 0.4)

@@ -61,6 +61,11 @@ class Augmentation(Config):
         """Whether nothing is changed."""
         return not any(self.model_dump().values())
 
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change their place."""
+        return any((self.scale, self.shift, self.rotate_deg, self.flip, self.stretch))
+
 
 class Losses(Config):
     """Eq. 1-3 and their readings, and two terms beyond the paper (weight 0 there).

@@ -1,10 +1,15 @@
 """Views of a group: one draw for all its slices, air outside, nothing by default."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ubr_pretrain.augmentation import augment_groups
+from tests.ubr_pretrain.plain_views import plainly_augmented
+from ubr_pretrain.augmentation import augment_groups, draw_views, view_groups
 from ubr_pretrain.ct import AIR_HU
 from ubr_pretrain.ubr_config import Augmentation
 
@@ -18,6 +23,14 @@ def groups() -> torch.Tensor:
 
 def rngs(*seeds: int):
     return [np.random.default_rng(seed) for seed in seeds]
+
+
+@contextmanager
+def torch_threads(count: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_all_zero_is_the_identity():
@@ -104,3 +117,58 @@ def test_blur_smooths_and_keeps_the_mean():
     out = augment_groups(noise, Augmentation(blur=1.0), rngs(2))
     assert out.std() < 0.9 * noise.std()
     assert out.mean().item() == pytest.approx(noise.mean().item(), abs=0.01)
+
+
+some = st.sampled_from([0.0, 0.3, 0.9])
+some_hu = st.sampled_from([0.0, 25.0])
+
+
+@given(
+    g=st.integers(1, 5),
+    m=st.integers(1, 4),
+    side=st.sampled_from([8, 31, 33, 64]),
+    finer=st.sampled_from([1, 2]),
+    threads=st.sampled_from([1, 2]),
+    ranges=st.builds(
+        Augmentation,
+        scale=some,
+        shift=st.sampled_from([0.0, 0.2]),
+        rotate_deg=st.sampled_from([0.0, 15.0]),
+        flip=some,
+        contrast=some,
+        offset_hu=some_hu,
+        noise_hu=some_hu,
+        stretch=some,
+        blur=some,
+        field=some,
+        erase=some,
+    ),
+)
+def test_all_groups_at_once_equal_one_after_another_bit_by_bit(g, m, side, finer, threads, ranges):
+    hu = torch.randint(-1024, 1500, (g, m, side * finer, side * finer)).float()
+    with torch_threads(threads):
+        at_once = augment_groups(hu, ranges, rngs(*range(g)), side)
+        one_by_one = plainly_augmented(hu, ranges, rngs(*range(g)), side)
+    assert torch.equal(at_once, one_by_one)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("side", [64, 127])
+def test_views_of_many_slices_equal_plain_ones_bit_by_bit(side, threads):
+    ranges = Augmentation(
+        scale=0.35, stretch=0.12, shift=0.12, rotate_deg=10.0, flip=0.5, contrast=0.2,
+        offset_hu=40.0, noise_hu=30.0, blur=0.8, field=0.3, erase=0.25,
+    )  # fmt: skip
+    hu = torch.randint(-1024, 1500, (7, 8, 2 * side, 2 * side)).float()
+    with torch_threads(threads):
+        at_once = augment_groups(hu, ranges, rngs(*range(7)), side)
+        one_by_one = plainly_augmented(hu, ranges, rngs(*range(7)), side)
+    assert torch.equal(at_once, one_by_one)
+
+
+def test_views_are_drawn_ahead_and_shown_later_without_a_generator():
+    ranges = Augmentation(scale=0.3, blur=0.5, noise_hu=20, field=0.5, erase=0.5)
+    views = draw_views(ranges, rngs(3, 4), 3, 32)
+    expected = augment_groups(groups(), ranges, rngs(3, 4))
+    assert torch.equal(view_groups(groups(), views, 32), expected)
+    assert torch.equal(view_groups(groups(), views.moved(torch.clone), 32), expected)
