@@ -37,37 +37,85 @@ def raw_to_hu(
     Raises:
         VolumeRefused: E-NAN, E-NOHU (beyond int16: such numbers are no HU).
     """
-    if raw.dtype == np.int16 and (slope, intercept) == (1.0, 0.0):
-        hu, lowest = np.maximum(raw, AIR_HU).astype(np.int16, copy=False), float(raw.min())
-    else:
-        hu, lowest, num_bad = np.empty(raw.shape, dtype=np.int16), np.inf, 0
-        exact = _fits_int32(raw.dtype, slope, intercept)
-        for index, stored in enumerate(raw):  # a wide copy of one slice, not of the whole scan
-            values = stored.astype(np.int32 if exact else np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):  # infinite: refused below
-                values *= int(slope) if exact else slope
-                values += int(intercept) if exact else intercept
-            low, high = float(values.min()), float(values.max())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                num_bad += int(np.count_nonzero(~np.isfinite(values)))
-                continue
-            if high > MAX_STORED_HU:
-                raise VolumeRefused("E-NOHU", path, f"holds {high:g}, above {MAX_STORED_HU}: no HU")
-            lowest = min(lowest, low)
+    hu, scale = np.empty(raw.shape, dtype=np.int16), HuScale(slope, intercept)
+    for stored, out in zip(raw, hu, strict=True):
+        scale.convert(stored, out)
+    return hu, scale.notes(path)
+
+
+class HuScale:
+    """``HU = slope * stored + intercept``, part after part, and a judgement on all of them.
+
+    A part is best small enough to stay in the cache: a slice, not a scan.
+    """
+
+    def __init__(self, slope: float, intercept: float) -> None:
+        self.slope, self.intercept = slope, intercept
+        whole = slope == int(slope) and intercept == int(intercept)
+        self._is_whole = whole and max(abs(slope), abs(intercept)) < 2**14
+        self._lowest, self._num_bad = np.inf, 0
+        self._too_high: float | None = None
+
+    def convert(self, stored: NDArray[Any], out: NDArray[np.int16]) -> None:
+        """Write whole HU of one part, clipped to ``AIR_HU`` from below; `notes` tells of faults.
+
+        Args:
+            stored: any real dtype.
+            out: of the same shape.
+        """
+        if self._is_whole and stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+            self._convert_whole(stored, out)
+            return
+        values = stored.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite: refused by notes
+            values *= self.slope
+            values += self.intercept
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self._num_bad += int(np.count_nonzero(~np.isfinite(values)))
+        elif self._is_possible(low, high):
             np.maximum(values, AIR_HU, out=values)
-            hu[index] = values if exact else np.rint(values)
-        if num_bad:
-            raise VolumeRefused("E-NAN", path, f"{num_bad} voxels are NaN or infinite")
-    if lowest < AIR_HU:
-        return hu, (f"padding down to {lowest:g} HU clipped to {AIR_HU}",)
-    return hu, ()
+            out[...] = np.rint(values)
 
+    def notes(self, path: Path) -> tuple[str, ...]:
+        """Return what is to be said of the parts so far.
 
-def _fits_int32(dtype: np.dtype[Any], slope: float, intercept: float) -> bool:
-    """Whether ``raw * slope + intercept`` is exact in int32: four times as fast as in float64."""
-    whole = slope == int(slope) and intercept == int(intercept)
-    small = max(abs(slope), abs(intercept)) < 2**14
-    return whole and small and dtype.kind in "iu" and dtype.itemsize <= 2
+        Raises:
+            VolumeRefused: E-NOHU, E-NAN.
+        """
+        if self._too_high is not None:
+            cause = f"holds {self._too_high:g}, above {MAX_STORED_HU}: no HU"
+            raise VolumeRefused("E-NOHU", path, cause)
+        if self._num_bad:
+            raise VolumeRefused("E-NAN", path, f"{self._num_bad} voxels are NaN or infinite")
+        if self._lowest < AIR_HU:
+            return (f"padding down to {self._lowest:g} HU clipped to {AIR_HU}",)
+        return ()
+
+    def _convert_whole(self, stored: NDArray[Any], out: NDArray[np.int16]) -> None:
+        slope, intercept = int(self.slope), int(self.intercept)
+        low, high = sorted(slope * int(end()) + intercept for end in (stored.min, stored.max))
+        if not self._is_possible(low, high):
+            return
+        if low < np.iinfo(np.int16).min:
+            wide = stored.astype(np.int32) * slope + intercept
+            out[...] = np.maximum(wide, AIR_HU)
+            return
+        # Every result fits int16, so int16 arithmetic that wraps around on the way is exact.
+        np.copyto(out, stored, casting="unsafe")
+        if slope != 1:
+            out *= np.int16(slope)
+        if intercept:
+            out += np.int16(intercept)
+        if low < AIR_HU:
+            np.maximum(out, np.int16(AIR_HU), out=out)
+
+    def _is_possible(self, low: float, high: float) -> bool:
+        if high > MAX_STORED_HU:
+            self._too_high = high if self._too_high is None else self._too_high
+            return False
+        self._lowest = min(self._lowest, low)
+        return True
 
 
 def looks_like_hu(volume: Volume) -> str | None:
@@ -84,12 +132,26 @@ def looks_like_hu(volume: Volume) -> str | None:
         return f"values lie in {lowest}..{highest}: an 8-bit picture?"
     if lowest > AIR_BELOW_HU:
         return f"the lowest value is {lowest}, so there is no air: offset by 1024?"
-    sample = volume.hu[:, ::2, ::2]
-    soft = (sample > SOFT_TISSUE_HU[0]) & (sample < SOFT_TISSUE_HU[1])
-    share = float(np.count_nonzero(soft)) / sample.size
+    share = _soft_share(volume.hu)
     if share < MIN_SOFT_TISSUE_SHARE:
         return (
             f"{100 * share:.2g} % of the voxels lie in {SOFT_TISSUE_HU[0]}..{SOFT_TISSUE_HU[1]}, "
             "so there is no soft tissue: shifted or scaled?"
         )
     return None
+
+
+def _soft_share(hu: NDArray[np.int16]) -> float:
+    """Return the share of soft tissue in every other row and column, or enough of it.
+
+    The middle of a scan comes first: most scans are known to have enough after a few slices.
+    """
+    size = hu[:, ::2, ::2].size
+    enough, count = MIN_SOFT_TISSUE_SHARE * size, 0
+    for one in np.roll(np.arange(len(hu)), -(len(hu) // 2)):
+        sample = np.ascontiguousarray(hu[one, ::2, ::2])
+        soft = (sample > SOFT_TISSUE_HU[0]) & (sample < SOFT_TISSUE_HU[1])
+        count += int(np.count_nonzero(soft))
+        if count > enough:
+            break
+    return count / size

@@ -92,12 +92,9 @@ def to_axial(
     check_spacing(path, grid.spacing_mm)
     if not np.isfinite(grid.axes_lps).all():
         raise VolumeRefused("E-GEOM", path, "the direction of the axes is not finite")
-    order = body_order(grid.axes_lps)
+    order, forward = body_order(grid.axes_lps), _forward(grid.axes_lps)
     tilt_deg = _check_angles(grid.axes_lps[list(order)], rules, path)
-
-    forward = [bool(grid.axes_lps[order[b]] @ BODY_AXES_LPS[b] > 0) for b in range(3)]
-    flips = tuple(slice(None, None, 1 if keep else -1) for keep in forward)
-    hu = np.ascontiguousarray(stored.transpose(order)[flips])
+    hu = np.ascontiguousarray(stored.transpose(order)[_flips(forward)])
     dz, dy, dx = (grid.spacing_mm[axis] for axis in order)
     along = grid.positions_mm
     if along is not None and order[0] == 0:
@@ -113,6 +110,25 @@ def to_axial(
     if grid.affine_lps is not None:
         affine_lps = grid.affine_lps @ _axial_to_stored(order, forward, stored.shape)
     return Volume(hu, (dz, dy, dx), z_mm, str(path), notes, affine_lps)
+
+
+def room_for(stored_shape: tuple[int, int, int], grid: StoredGrid) -> NDArray[np.int16]:
+    """Return empty room for stored voxels [k, j, i] which `to_axial` turns without a copy."""
+    if not np.isfinite(grid.axes_lps).all():  # refused by to_axial
+        return np.empty(stored_shape, dtype=np.int16)
+    order, flips = body_order(grid.axes_lps), _flips(_forward(grid.axes_lps))
+    axial = np.empty([stored_shape[axis] for axis in order], dtype=np.int16)
+    return axial[flips].transpose(np.argsort(order))
+
+
+def _forward(axes_lps: NDArray[np.float64]) -> list[bool]:
+    """Return whether the stored index grows as the body index does, for z, y and x."""
+    order = body_order(axes_lps)
+    return [bool(axes_lps[order[b]] @ BODY_AXES_LPS[b] > 0) for b in range(3)]
+
+
+def _flips(forward: Sequence[bool]) -> tuple[slice, ...]:
+    return tuple(slice(None, None, 1 if keep else -1) for keep in forward)
 
 
 def _axial_to_stored(

@@ -7,18 +7,22 @@ take another view of a damaged header than the one that was checked.
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.hounsfield import raw_to_hu
+from ubr_pretrain.hounsfield import HuScale
 from ubr_pretrain.metaimage_header import read_metaimage_header
 from ubr_pretrain.nifti_header import read_nifti_header
 from ubr_pretrain.nrrd_header import read_nrrd_header
-from ubr_pretrain.orientation import StoredGrid, axes_of_letters, body_order, to_axial
+from ubr_pretrain.orientation import StoredGrid, axes_of_letters, body_order, room_for, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.stored_file import StoredFile, describe
 from ubr_pretrain.volume_header import VolumeHeader
+
+BLOCK_BYTES = 1 << 19
+"""What is inflated and converted at once; it stays in the processor's cache."""
 
 HEADER_READERS = {
     "nifti": read_nifti_header,
@@ -46,9 +50,16 @@ def read_volume_file(path: Path, rules: ReadingRules) -> Volume:
         file.skip(header.skip_bytes)
         if header.zipped:
             file.inflate_rest()
-        voxels = file.fill(header.num_bytes, rules.max_bytes).view(header.dtype)
-    hu, notes = raw_to_hu(voxels.reshape(header.shape), header.slope, header.intercept, path)
-    return to_axial(hu, grid, rules, path, (*header.notes, *notes))
+        slice_shape = header.shape[1:]
+        slice_bytes = header.dtype.itemsize * math.prod(slice_shape)
+        at_once = max(1, BLOCK_BYTES // slice_bytes)
+        blocks = file.blocks(header.num_bytes, at_once * slice_bytes, rules.max_bytes)
+        stored, scale = room_for(header.shape, grid), HuScale(header.slope, header.intercept)
+        for number, block in enumerate(blocks):
+            part = block.view(header.dtype).reshape(-1, *slice_shape)
+            scale.convert(part, stored[number * at_once :][: len(part)])
+    notes = scale.notes(path)  # once the whole file is known to be sound
+    return to_axial(stored, grid, rules, path, (*header.notes, *notes))
 
 
 def _grid(header: VolumeHeader, path: Path, rules: ReadingRules) -> StoredGrid:
