@@ -1,4 +1,21 @@
-"""Volumes read one ahead of their use, in a child process that a bad file may crash."""
+"""Volumes read ahead of their use, in child processes that a bad file may crash.
+
+What comes out, and what is done with it:
+
+    >>> coming = read_ahead(entries, allow_gaps=True, stride_mm=None)      # doctest: +SKIP
+    >>> for entry, outcome in coming:                                      # doctest: +SKIP
+    ...     if isinstance(outcome, VolumeRefused):
+    ...         ...                                  # outcome.code, outcome.cause
+    ...     else:
+    ...         scored = scorer.score_volume(outcome, entry.name)
+    ...         draw_scores(outcome, scored.curve, picture, entry.name)
+
+An outcome is a ``Volume``: the voxels for pictures and pages are its own (``outcome.hu``), and it
+goes as it is to ``Scorer.score_volume``. Its voxels may lie in memory that a child filled and this
+process has mapped: nothing was copied, and the memory goes when the last array on it does. With
+``stride_mm`` it is a ``SparseVolume``: ``hu`` and ``z_mm`` are those of the slices that were read,
+``every_z_mm`` those of all; ``Scorer.score_volume`` gives a score to every slice.
+"""
 
 from __future__ import annotations
 

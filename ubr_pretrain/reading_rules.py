@@ -35,6 +35,8 @@ class ReadingRules(BaseModel):
         max_tilt_deg: largest angle between the slice direction and the slice normal (gantry tilt).
             The default is what training takes; ``SCORING_TILT_DEG`` is what scoring may take.
         max_bytes: ceiling of the decoded voxels, and of anything decompressed.
+        stride_mm: read one slice per so many millimetres (``SparseVolume``); the first and last
+            of every run without a gap always; None: every slice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +47,7 @@ class ReadingRules(BaseModel):
     max_oblique_deg: float = Field(default=10.0, ge=0.0, le=45.0)
     max_tilt_deg: float = Field(default=5.0, ge=0.0, le=45.0)
     max_bytes: int = Field(default=4_000_000_000, gt=0)
+    stride_mm: float | None = Field(default=None, gt=0.0, le=MAX_SPACING_MM)
 
     @field_validator("spacing_mm_zyx")
     @classmethod
