@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -94,6 +95,28 @@ def pycocotools_ap(lesions, detections) -> CocoAp:
 @example(([[(0, 0, 9, 9), (0, 0, 9, 9)]], [[(0.5, (0, 0, 9, 9)), (0.5, (0, 0, 9, 9))]]))
 def test_every_number_is_that_of_pycocotools(split) -> None:
     lesions, detections = split
+    require_pycocotools(lesions, detections)
+
+
+LESION, SHIFTED = (2, 0, 9, 2), (3, 0, 10, 2)  # an IoU of 0.75, were it not for rounding
+
+
+@given(crowded_splits((0, 25, 130)), st.sampled_from([0.1, 0.3, 0.7]))
+@example(([[LESION]], [[(0.5, SHIFTED)]]), 0.3)
+@example(([[LESION]], [[(0.5, SHIFTED)]]), 0.7)
+def test_overlaps_that_rounding_decides_are_decided_as_pycocotools_does(split, side) -> None:
+    lesions, detections = split
+
+    def moved(box):
+        return tuple(side * corner + 0.37 for corner in box)
+
+    require_pycocotools(
+        [[moved(box) for box in truths] for truths in lesions],
+        [[(score, moved(box)) for score, box in found] for found in detections],
+    )
+
+
+def require_pycocotools(lesions, detections) -> None:
     ours = coco_ap(toy_ground_truth(lesions), toy_predictions(detections))
     if not any(lesions):
         assert ours == CocoAp(ap=None, ap50=None, ap75=None, ar=None)
