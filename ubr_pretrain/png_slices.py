@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused
 from ubr_pretrain.reading_rules import MAX_SIDE_PX, ReadingRules, check_spacing
+from ubr_pretrain.sparse_volume import plan_reading
 from ubr_pretrain.stored_file import PNG_MAGIC, StoredFile, describe
 
 HU_OFFSET = 32768
@@ -64,9 +65,14 @@ def read_png_folder(folder: Path, rules: ReadingRules) -> Volume:
     if not numbered:
         raise VolumeRefused("E-NODATA", folder, "holds no numbered .png slices")
     spacing_mm = rules.spacing_mm_zyx or table_spacing_mm(folder)
-    hu = _read_all([numbered[number] for number in sorted(numbered)], rules)
     numbers = np.array(sorted(numbered), dtype=np.float64)
-    return Volume(hu, spacing_mm, (numbers - numbers[0]) * spacing_mm[0], str(folder))
+    z_mm = (numbers - numbers[0]) * spacing_mm[0]
+    files = [numbered[number] for number in sorted(numbered)]
+    plan = plan_reading(z_mm, spacing_mm[0], rules.stride_mm)
+    if plan is None:
+        return Volume(_read_all(files, rules), spacing_mm, z_mm, str(folder))
+    hu = _read_all([files[n] for n in plan.read_index], rules)
+    return plan.sparse(Volume(hu, spacing_mm, z_mm[plan.read_index], str(folder)))
 
 
 def read_png_slice(path: Path) -> NDArray[np.int16]:

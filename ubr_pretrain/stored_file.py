@@ -12,7 +12,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -120,12 +120,23 @@ class StoredFile:
             left -= passed
 
     def blocks(
-        self, num_bytes: int, block_bytes: int, max_bytes: int
+        self,
+        num_bytes: int,
+        block_bytes: int,
+        max_bytes: int,
+        chosen: Collection[int] | None = None,
     ) -> Iterator[NDArray[np.uint8]]:
         """Read exactly the rest of the file, which must be ``num_bytes`` long, in blocks.
 
         A length that cannot be is refused at once, before the caller makes room. What follows the
         voxels is checked after the last block: who is to believe any of them takes all.
+
+        Args:
+            num_bytes: that the header declares.
+            block_bytes: of one block.
+            max_bytes: that a caller accepts.
+            chosen: numbers of the blocks that are returned; the others are not read from the disk
+                unless a stream has to be inflated up to them. None: all.
 
         Returns:
             uint8 [block_bytes] one by one, the last may be shorter; the next one overwrites it.
@@ -145,19 +156,26 @@ class StoredFile:
                 f"declares {num_bytes} bytes of voxels, limit {max_bytes}",
                 "raise max_bytes if the file is to be trusted",
             )
-        return self._blocks(num_bytes, block_bytes)
+        return self._blocks(num_bytes, block_bytes, None if chosen is None else set(chosen))
 
-    def _blocks(self, num_bytes: int, block_bytes: int) -> Iterator[NDArray[np.uint8]]:
+    def _blocks(
+        self, num_bytes: int, block_bytes: int, chosen: set[int] | None
+    ) -> Iterator[NDArray[np.uint8]]:
         block = np.empty(min(block_bytes, num_bytes), dtype=np.uint8)
-        for first in range(0, num_bytes, block_bytes):
+        for number, first in enumerate(range(0, num_bytes, block_bytes)):
             part = block[: min(block_bytes, num_bytes - first)]
+            is_chosen = chosen is None or number in chosen
+            if not is_chosen and self.stream is self._file:
+                self.stream.seek(len(part), os.SEEK_CUR)
+                continue
             filled = 0
             while filled < len(part):
                 count = self.stream.readinto(part.data[filled:])  # type: ignore[attr-defined]
                 if not count:
                     raise self._too_short(num_bytes, first + filled, "")
                 filled += count
-            yield part
+            if is_chosen:
+                yield part
         if self.stream.read(1):
             raise VolumeRefused(
                 "E-FORMAT", self.path, f"goes on after the {num_bytes} bytes of voxels it declares"

@@ -12,6 +12,7 @@ from ubr_pretrain.dicom_series import read_series
 from ubr_pretrain.hounsfield import looks_like_hu
 from ubr_pretrain.png_slices import read_png_folder
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.sparse_volume import thinned
 from ubr_pretrain.volume_file import read_volume_file
 
 
@@ -61,7 +62,8 @@ class VolumeEntry:
             raise VolumeRefused("E-MEMORY", self.path, "does not fit into memory") from error
         doubt = looks_like_hu(volume)
         doubts = (f"not HU? {doubt}",) if doubt else ()
-        return replace(volume, notes=(*self.notes, *volume.notes, *doubts))
+        volume = replace(volume, notes=(*self.notes, *volume.notes, *doubts))
+        return thinned(volume, checked.stride_mm)
 
     def _read(self, rules: ReadingRules) -> Volume:
         if self.headers:

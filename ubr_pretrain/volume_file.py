@@ -18,6 +18,7 @@ from ubr_pretrain.nifti_header import read_nifti_header
 from ubr_pretrain.nrrd_header import read_nrrd_header
 from ubr_pretrain.orientation import StoredGrid, axes_of_letters, body_order, room_for, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.sparse_volume import plan_stored
 from ubr_pretrain.stored_file import StoredFile, describe
 from ubr_pretrain.volume_header import VolumeHeader
 
@@ -50,16 +51,21 @@ def read_volume_file(path: Path, rules: ReadingRules) -> Volume:
         file.skip(header.skip_bytes)
         if header.zipped:
             file.inflate_rest()
-        slice_shape = header.shape[1:]
+        num_stored, *slice_shape = header.shape
         slice_bytes = header.dtype.itemsize * math.prod(slice_shape)
-        at_once = max(1, BLOCK_BYTES // slice_bytes)
-        blocks = file.blocks(header.num_bytes, at_once * slice_bytes, rules.max_bytes)
-        stored, scale = room_for(header.shape, grid), HuScale(header.slope, header.intercept)
+        at_once, chosen = max(1, BLOCK_BYTES // slice_bytes), None
+        if plan := plan_stored(grid, num_stored, rules.stride_mm, path):
+            at_once, chosen = 1, plan.stored_index(grid).tolist()
+            num_stored, grid = len(chosen), plan.grid(grid)
+        blocks = file.blocks(header.num_bytes, at_once * slice_bytes, rules.max_bytes, chosen)
+        stored = room_for((num_stored, slice_shape[0], slice_shape[1]), grid)
+        scale = HuScale(header.slope, header.intercept)
         for number, block in enumerate(blocks):
             part = block.view(header.dtype).reshape(-1, *slice_shape)
             scale.convert(part, stored[number * at_once :][: len(part)])
     notes = scale.notes(path)  # once the whole file is known to be sound
-    return to_axial(stored, grid, rules, path, (*header.notes, *notes))
+    volume = to_axial(stored, grid, rules, path, (*header.notes, *notes))
+    return volume if plan is None else plan.sparse(volume)
 
 
 def _grid(header: VolumeHeader, path: Path, rules: ReadingRules) -> StoredGrid:
