@@ -13,16 +13,17 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.tag import Tag
 
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.dicom_pixels import pixel_fault
+from ubr_pretrain.dicom_pixels import PLAIN_SYNTAXES, PlainPixels, pixel_fault, plain_pixels
 from ubr_pretrain.stored_file import StoredFile, describe
 
 DEFLATED_SYNTAX = "1.2.840.10008.1.2.1.99"
@@ -41,12 +42,18 @@ KEYWORDS = [
     "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "SliceThickness", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "PixelRepresentation", "PixelPaddingValue", "LossyImageCompression",
-    "BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
+    "LossyImageCompression", "BurnedInAnnotation", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
     *(name for names in MOMENTS for name in names),
 ]  # fmt: skip
 
-TAGS = [Tag(keyword) for keyword in KEYWORDS]
+TAG_OF = {keyword: Tag(keyword) for keyword in KEYWORDS}
+TAGS = [*TAG_OF.values()]
+CHARACTER_SET = Tag("SpecificCharacterSet")
+
+MAX_CONVERTED = 20_000
+"""Values that are remembered: the files of one series, and of one scanner, agree on nearly all."""
 
 PARSE_ERRORS = (
     InvalidDicomError,
@@ -102,7 +109,8 @@ class DicomHeader:
     """One file, as its header tells it.
 
     ``stamp`` is that of the `StoredFile`; ``pixel_fault`` is the (code, cause) why the pixels are
-    not all there, or None.
+    not all there, or None; ``plain_pixels`` says where they lie in a file that does not compress
+    them.
     """
 
     path: Path
@@ -123,6 +131,7 @@ class DicomHeader:
     lossy: bool
     burned_in: bool
     pixel_fault: tuple[str, str] | None
+    plain_pixels: PlainPixels | None
     frames: tuple[DicomFrame, ...]
 
 
@@ -154,6 +163,9 @@ def read_dicom_header(path: Path, max_bytes: int) -> DicomHeader:
 
 def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]:
     """Return the data set without pixels, a stream that stands at the pixels, and the syntax."""
+    if _names_plain_syntax(file.head):  # saves a second look at the group that names it
+        dataset = pydicom.dcmread(file.stream, stop_before_pixels=True, specific_tags=TAGS)
+        return dataset, file.stream, str(dataset.file_meta.TransferSyntaxUID)
     meta = read_file_meta_info(file.path)
     syntax = str(meta.get("TransferSyntaxUID", ""))
     if not syntax:
@@ -173,39 +185,58 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
     return dataset, inflated, syntax
 
 
+def _names_plain_syntax(head: bytes) -> bool:
+    """Whether the file meta group lies within ``head`` and names an uncompressed syntax."""
+    if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        return False
+    (length,) = struct.unpack("<I", head[140:144])
+    group = head[144 : 144 + length]
+    place = group.find(b"\x02\x00\x10\x00UI")
+    if len(group) < length or place < 0 or group.count(b"\x02\x00\x10\x00") != 1:
+        return False
+    (size,) = struct.unpack("<H", group[place + 6 : place + 8])
+    return group[place + 8 : place + 8 + size].rstrip(b"\0").decode("latin-1") in PLAIN_SYNTAXES
+
+
 def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> DicomHeader:
-    num_frames = int(dataset.get("NumberOfFrames") or 1)
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    bits = int(dataset.get("BitsAllocated") or 0)
+    top = _Elements(dataset)
+    num_frames = int(top.get("NumberOfFrames") or 1)
+    rows, columns = int(top.get("Rows") or 0), int(top.get("Columns") or 0)
+    samples = int(top.get("SamplesPerPixel") or 1)
+    bits = int(top.get("BitsAllocated") or 0)
+    begins_at = source.tell()
     # A count of frames is believed once their bytes are known to be there.
     fault = pixel_fault(source, syntax, rows * columns * samples * bits // 8, num_frames)
-    padding = dataset.get("PixelPaddingValue")
+    plain = plain_pixels(
+        syntax, begins_at, bits, top.get("BitsStored"), top.get("PixelRepresentation")
+    )
+    padding = top.get("PixelPaddingValue")
     return DicomHeader(
         path=file.path,
         stamp=file.stamp,
-        series_uid=str(dataset.get("SeriesInstanceUID") or ""),
-        study_uid=str(dataset.get("StudyInstanceUID") or ""),
-        patient_id=str(dataset.get("PatientID") or ""),
-        sop_class=str(dataset.get("SOPClassUID") or ""),
-        modality=str(dataset.get("Modality") or ""),
-        patient_position=str(dataset.get("PatientPosition") or ""),
+        series_uid=str(top.get("SeriesInstanceUID") or ""),
+        study_uid=str(top.get("StudyInstanceUID") or ""),
+        patient_id=str(top.get("PatientID") or ""),
+        sop_class=str(top.get("SOPClassUID") or ""),
+        modality=str(top.get("Modality") or ""),
+        patient_position=str(top.get("PatientPosition") or ""),
         transfer_syntax=syntax,
         rows=rows,
         columns=columns,
         samples=samples,
-        photometric=str(dataset.get("PhotometricInterpretation") or ""),
-        has_modality_lut=bool(dataset.get("ModalityLUTSequence")),
+        photometric=str(top.get("PhotometricInterpretation") or ""),
+        has_modality_lut=bool(top.get("ModalityLUTSequence")),
         padding=padding if isinstance(padding, int) else None,
-        lossy=str(dataset.get("LossyImageCompression") or "") == "01",
-        burned_in=str(dataset.get("BurnedInAnnotation") or "") == "YES",
+        lossy=str(top.get("LossyImageCompression") or "") == "01",
+        burned_in=str(top.get("BurnedInAnnotation") or "") == "YES",
         pixel_fault=fault,
-        frames=tuple(_frame(file.path, dataset, n) for n in range(1 if fault else num_frames)),
+        plain_pixels=plain,
+        frames=tuple(_frame(file.path, top, n) for n in range(1 if fault else num_frames)),
     )
 
 
-def _frame(path: Path, dataset: Any, index: int) -> DicomFrame:
-    layers = _layers(dataset, index)
+def _frame(path: Path, top: _Elements, index: int) -> DicomFrame:
+    layers = _layers(top, index)
     thickness_mm = _numbers(layers, "SliceThickness")
     slope, intercept = _numbers(layers, "RescaleSlope"), _numbers(layers, "RescaleIntercept")
     return DicomFrame(
@@ -225,17 +256,44 @@ def _frame(path: Path, dataset: Any, index: int) -> DicomFrame:
     )
 
 
-def _layers(dataset: Any, index: int) -> list[Any]:
+def _layers(top: _Elements, index: int) -> list[Any]:
     """Return the data sets that speak for a frame, the nearest first.
 
     In an Enhanced file these are the items of its functional groups, its own before the shared
     ones; a rescale that stands there only is missed by pydicom's own modality LUT.
     """
-    own = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    own = top.get("PerFrameFunctionalGroupsSequence") or []
+    shared = top.get("SharedFunctionalGroupsSequence") or []
     items = [*own[index : index + 1], *shared[:1]]
     groups = [e.value[0] for item in items for e in item if e.VR == "SQ" and e.value]
-    return [*groups, dataset]
+    return [*groups, top]
+
+
+class _Elements:
+    """The wanted elements of a data set; equal bytes are converted once, and share their value."""
+
+    _converted: ClassVar[dict[tuple[str, str, bytes, bytes], Any]] = {}
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset, self._stored = dataset, dict(dataset.items())
+        characters = self._stored.get(CHARACTER_SET)
+        self._characters = getattr(characters, "value", None) or b""
+
+    def get(self, keyword: str) -> Any:
+        """Return the value of an element, None where it is not there."""
+        stored = self._stored.get(TAG_OF.get(keyword))
+        if stored is None:
+            return None
+        if not isinstance(stored, RawDataElement) or not isinstance(stored.value, bytes):
+            return self._dataset.get(keyword)
+        if stored.VR == "SQ" or keyword.endswith("Sequence"):
+            return self._dataset.get(keyword)
+        key = (keyword, str(stored.VR), stored.value, self._characters)
+        if key not in self._converted:
+            if len(self._converted) >= MAX_CONVERTED:
+                self._converted.clear()
+            self._converted[key] = self._dataset.get(keyword)
+        return self._converted[key]
 
 
 def _values(layers: Sequence[Any], keyword: str) -> list[Any]:

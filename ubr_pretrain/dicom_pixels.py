@@ -2,13 +2,19 @@
 
 pydicom decodes (with pylibjpeg for compressed files) and is exact or raises. There is no second
 decoder behind it: one that accepts a stream that the first refused (GDCM does, with JPEG and with
-broken headers) returns a picture that nobody has checked.
+broken headers) returns a picture that nobody has checked. Pixels that are not compressed are taken
+from the file as they are, which needs no second parse of its header.
 """
 
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +27,7 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
@@ -29,6 +36,45 @@ from ubr_pretrain.ct import VolumeRefused
 PIXEL_DATA = (0x7FE0, 0x0010)
 ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 UNDEFINED_LENGTH = 0xFFFFFFFF
+PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+_filters = threading.Lock()
+"""Held while warnings are silenced: their filters are shared by all threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPixels:
+    """Where 16-bit pixels lie in a file that stores them as they are.
+
+    Attributes:
+        offset: of the first, in bytes.
+        is_signed: whether the highest of the bits that are used is a sign.
+        unused_bits: the highest bits of each, whose content is undefined.
+    """
+
+    offset: int
+    is_signed: bool
+    unused_bits: int
+
+
+def plain_pixels(
+    syntax: str, begins_at: int, allocated: Any, stored: Any, representation: Any
+) -> PlainPixels | None:
+    """Return where the pixels of a file lie; None where pydicom is to decode them.
+
+    Args:
+        syntax: transfer syntax UID.
+        begins_at: offset of the pixel data element.
+        allocated: BitsAllocated.
+        stored: BitsStored.
+        representation: PixelRepresentation.
+    """
+    if syntax not in PLAIN_SYNTAXES or allocated != 16 or representation not in (0, 1):
+        return None
+    if not isinstance(stored, int) or not 1 <= stored <= 16:
+        return None
+    offset = begins_at + (8 if syntax == ImplicitVRLittleEndian else 12)
+    return PlainPixels(offset, representation == 1, 16 - stored)
 
 
 def pixel_fault(
@@ -103,19 +149,52 @@ def check_codec(path: Path, syntax: str) -> None:
     Raises:
         VolumeRefused: E-CODEC.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a damaged UID is refused below, not warned of
-            available = get_decoder(_uid(syntax)).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
+    if not _is_decoded(syntax):
         raise VolumeRefused(
             "E-CODEC",
             path,
             f"transfer syntax {syntax} ({_uid(syntax).name}) is not decoded",
             "convert it to uncompressed DICOM",
         )
+
+
+@lru_cache(maxsize=64)
+def _is_decoded(syntax: str) -> bool:
+    try:
+        with _silent():  # a damaged UID is refused, not warned of
+            return bool(get_decoder(_uid(syntax)).is_available)
+    except NotImplementedError:
+        return False
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_plain(path: Path, plain: PlainPixels, shape: tuple[int, int, int]) -> NDArray[Any]:
+    """Read all frames of a file that does not compress them, as stored.
+
+    Args:
+        path: the file.
+        plain: where they lie.
+        shape: [frame, row, column], as declared.
+
+    Raises:
+        VolumeRefused: E-TRUNC (the file became shorter).
+        OSError: the file cannot be read any more.
+    """
+    pixels = np.fromfile(
+        path, "<i2" if plain.is_signed else "<u2", int(np.prod(shape)), offset=plain.offset
+    )
+    if pixels.size != np.prod(shape):
+        raise VolumeRefused("E-TRUNC", path, f"declares {shape} pixels, holds {pixels.size}")
+    if plain.unused_bits:
+        pixels <<= plain.unused_bits
+        pixels >>= plain.unused_bits
+    return pixels.reshape(shape)
 
 
 def decode(path: Path, syntax: str, shape: tuple[int, int, int]) -> NDArray[Any]:
@@ -131,8 +210,7 @@ def decode(path: Path, syntax: str, shape: tuple[int, int, int]) -> NDArray[Any]
         OSError: the file cannot be read any more.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # padding bytes and the like, checked before
+        with _silent():  # padding bytes and the like, checked before
             deflated = syntax == DeflatedExplicitVRLittleEndian
             raw = pixel_array(pydicom.dcmread(path) if deflated else path, raw=True)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
