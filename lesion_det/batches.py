@@ -73,6 +73,10 @@ class BatchSource:
         places = [divmod(place, len(self.records)) for place in range(first, first + self.batch)]
         return [int(_permutation(len(self.records), self.seed, epoch)[i]) for epoch, i in places]
 
+    def names(self, iteration: int) -> str:
+        """Return the images of an iteration, for messages."""
+        return ", ".join(self.records[i].file_name for i in self.indices(iteration))
+
     def order_sha256(self, iterations: int) -> str:
         """Return one hash of the names that the iterations learn from, in order."""
         digest = hashlib.sha256()
@@ -120,14 +124,26 @@ class BatchSource:
         return float((1 + self.scale_jitter) ** exponent)
 
     def batches(
-        self, iterations: range, places: range, workers: int
+        self, iterations: range, places: range, workers: int, *, pinned: bool = False
     ) -> Iterator[tuple[int, list[Example]]]:
-        """Return every iteration with its examples at ``places``, prepared ahead by threads."""
+        """Return every iteration with its examples at ``places``, prepared ahead by threads.
+
+        Args:
+            iterations: counted from 1.
+            places: of each batch.
+            workers: threads; 0: prepared in turn.
+            pinned: in memory that a GPU copies from without the host's help.
+        """
 
         def make(iteration: int) -> tuple[int, list[Example]]:
-            return iteration, [self.example(iteration, place) for place in places]
+            examples = [self.example(iteration, place) for place in places]
+            return iteration, [_pinned(e) for e in examples] if pinned else examples
 
         return worked_ahead(make, iterations, workers)
+
+
+def _pinned(example: Example) -> Example:
+    return replace(example, hu=example.hu.pin_memory(), boxes_xyxy=example.boxes_xyxy.pin_memory())
 
 
 def trainable_boxes(record: ImageRecord, frame: Frame) -> Boxes:

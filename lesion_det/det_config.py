@@ -171,7 +171,9 @@ class DetConfig(Config):
         workers: threads that prepare the coming batches; 0 prepares them in turn.
         seed: of everything.
         device: "auto", "cpu", "cuda", "cuda:N".
-        precision: "fp32", or "bf16" autocast on CUDA.
+        precision: "fp32" (float32 on every device), "tf32" (products of a GPU with 10 bits of
+            mantissa), or "bf16" autocast on CUDA.
+        deterministic: keep to kernels that do the same in every run.
     """
 
     init: Arm = "random"
@@ -203,7 +205,8 @@ class DetConfig(Config):
     workers: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    deterministic: bool = True
 
     @model_validator(mode="after")
     def _has_data(self) -> DetConfig:

@@ -19,6 +19,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -54,11 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="fail if there is nothing to resume")
     parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     config, rest = parse_config(parser, DetConfig, argv, presets="det")
+
+    from ubr_pretrain.runtime import RankLost
+
     try:
         return train(config, rest.out, resume=rest.resume, overwrite=rest.overwrite).exit_code
     except ValueError as error:
         refuse(parser.prog, str(error))
-    except (FloatingPointError, MemoryError) as error:
+    except (FloatingPointError, MemoryError, RankLost) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
 
@@ -72,6 +76,7 @@ def train(
         ValueError: impossible input: no data, a wrong weight file, a folder in use.
         FloatingPointError: a loss is not finite; the iteration, terms and images are named.
         MemoryError: the device is too small.
+        RankLost: another rank has died.
     """
     import torch
     from torch.nn.utils import clip_grad_norm_
@@ -99,11 +104,13 @@ def train(
     from lesion_det.splits import data_sha256, labelled_images, read_splits, require_same_audit
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
-    from ubr_pretrain.optimiser import build_optimiser
+    from ubr_pretrain.late_record import LateRecord
+    from ubr_pretrain.optimiser import build_optimiser, load_optimiser
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
     from ubr_pretrain.runtime import (
         describe_machine,
         seed_everything,
+        set_precision,
         start_ranks,
         stop_on_signals,
         to_json,
@@ -116,6 +123,7 @@ def train(
         bf16 = config.precision == "bf16"
         if bf16 and ranks.device.type != "cuda":
             raise ValueError("precision bf16: needs CUDA (a CPU is 7 to 100 times slower in bf16)")
+        set_precision(config.precision, ranks.device, deterministic=config.deterministic)
         if config.batch % ranks.world_size:
             raise ValueError(f"batch {config.batch}: cannot be shared by {ranks.world_size} ranks")
 
@@ -127,7 +135,7 @@ def train(
         mine = range(ranks.rank, config.batch, ranks.world_size)
 
         # Network: the arm's trunk; RPN and head from a generator of their own, alike in all arms.
-        seed_everything(config.seed)
+        seed_everything(config.seed, deterministic=config.deterministic)
         start = make_start(config)
         detector = build_detector(
             config.engine, start.trunk, start.input_spec, config.detector, config.seed
@@ -157,7 +165,7 @@ def train(
             state = read_checkpoint(folder.last, "detector")
             require_same_audit(folder.last, state["audit"], audit, folder.moved)
             detector.load_state_dict(state["detector"])
-            optimiser.load_state_dict(state["optimizer"])
+            load_optimiser(optimiser, state["optimizer"])
             iteration, best, recall = state["iteration"], state["best"], state["recall"]
         journal = Journal(out, iteration, config.iterations, enabled=ranks.is_first)
         stack.callback(journal.close)
@@ -187,17 +195,26 @@ def train(
 
         def save(path: Path) -> None:
             state = detector_state(detector, config, start.provenance)
-            state |= {
-                "optimizer": optimiser.state_dict(),
-                "iteration": iteration,
-                "best": best,
-                "recall": recall,
-                "audit": audit,
-            }
+            done = {"iteration": iteration, "best": best, "recall": recall, "audit": audit}
+            state |= {"optimizer": optimiser.state_dict(), **done}
             write_checkpoint(path, state, "detector")
 
+        def told(step: tuple[int, float, str], numbers: dict[str, torch.Tensor]) -> None:
+            """Write down a step, in the order of the steps; a loss that is not finite ends all."""
+            number, lr, names = step
+            terms = {name: value.item() for name, value in numbers.items()}
+            total = sum(terms.values())
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"iteration {number}: loss not finite {terms}; images {names}; the last "
+                    f"checkpoint is {folder.last}"
+                )
+            journal.record(number, "train", {"loss": total, **terms, "lr": lr})
+            journal.progress(number, f"loss {total:.3f}  top-5 recall {_percent(recall)}")
+
+        late, gpu = LateRecord(ranks, stop, told), ranks.device.type == "cuda"
         coming = range(iteration + 1, config.iterations + 1)
-        for iteration, examples in source.batches(coming, mine, config.workers):
+        for iteration, examples in source.batches(coming, mine, config.workers, pinned=gpu):
             lr = config.optimiser.lr_at(iteration, config.iterations, config.init)
             for group in optimiser.param_groups:
                 group["lr"] = lr
@@ -207,18 +224,11 @@ def train(
             try:
                 with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
                     losses = detector.losses(
-                        [example.hu.to(ranks.device) for example in examples],
-                        [example.boxes_xyxy.to(ranks.device) for example in examples],
+                        [e.hu.to(ranks.device, non_blocking=True) for e in examples],
+                        [e.boxes_xyxy.to(ranks.device, non_blocking=True) for e in examples],
                         [example.seed for example in examples],
                     )
                 loss = torch.stack(list(losses.values())).sum() / ranks.world_size
-                terms = {name: term.item() / ranks.world_size for name, term in losses.items()}
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        f"iteration {iteration}: loss not finite {terms}; images "
-                        f"{', '.join(example.name for example in examples)}; the last checkpoint "
-                        f"is {folder.last}"
-                    )
                 loss.backward()  # type: ignore[no-untyped-call]
             except torch.OutOfMemoryError as error:
                 raise MemoryError(
@@ -228,17 +238,19 @@ def train(
             ranks.sum_gradients(detector)
             if config.optimiser.max_grad_norm is not None:
                 clip_grad_norm_(detector.parameters(), config.optimiser.max_grad_norm)
+            terms = {name: term / ranks.world_size for name, term in losses.items()}
+            late.send((iteration, lr, source.names(iteration)), terms)
             optimiser.step()
 
-            # Every iteration: one record, one progress line.
-            terms = {name: ranks.sum_number(term) for name, term in terms.items()}
-            total = sum(terms.values())
-            journal.record(iteration, "train", {"loss": total, **terms, "lr": lr})
-            journal.progress(iteration, f"loss {total:.3f}  top-5 recall {_percent(recall)}")
+            # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.
+            last_one, stopping = iteration == config.iterations, late.stopping
+            judging = last_one or iteration % config.eval_every == 0
+            saving = last_one or iteration % config.save_every == 0 or stopping
+            if judging or saving:
+                late.drain()
 
             # Every so often, and at the end: the recall on the validation files; keep the best.
-            last_one = iteration == config.iterations
-            if iteration % config.eval_every == 0 or last_one:
+            if judging:
                 answers = [predict(detector, t, prepared, ranks, bf16=bf16) for t in splits.judged]
                 hits = pooled_hits(splits.judged, answers)
                 recall = pooled_recall(hits)
@@ -251,8 +263,7 @@ def train(
                         save(folder.best)
 
             # Every so often, at a signal, and at the end: a checkpoint to go on from.
-            stopping = stop.on_any_rank(ranks)
-            if ranks.is_first and (iteration % config.save_every == 0 or last_one or stopping):
+            if ranks.is_first and saving:
                 journal.sync()
                 save(folder.last)
             if stopping:

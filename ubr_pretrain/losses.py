@@ -1,7 +1,8 @@
 """The losses of the body-part regressor: order and distance, and beyond the paper, millimetres.
 
 Shapes:
-    g: groups (one volume each); m: equidistant slices of a group, superior -> inferior.
+    g: groups (one volume each); m: equidistant slices of a group, superior -> inferior;
+    k: slices of known place.
 
 Reference:
     Yan, Lu, Summers, ISBI 2018, Eq. 1-3; the readings are explained in ``ubr_config.Losses``.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ubr_pretrain.ubr_config import Losses
@@ -49,7 +50,7 @@ def spacing_loss(
     ``h(max(0, |D - d| - slope_tolerance * d))`` with ``d = z(i, k) - z(i, j)`` the true distance,
     ``D = (S(i, k) - S(i, j)) / score_per_mm`` the one that the scores say, h smooth-L1.
     """
-    j, k = torch.triu_indices(z_mm.shape[1], z_mm.shape[1], offset=1)
+    j, k = torch.triu_indices(z_mm.shape[1], z_mm.shape[1], offset=1, device=z_mm.device)
     true_mm = z_mm[:, k] - z_mm[:, j]
     said_mm = (scores[:, k] - scores[:, j]) / score_per_mm
     return _smooth_mm(((said_mm - true_mm).abs() - slope_tolerance * true_mm).clamp(min=0))
@@ -60,6 +61,7 @@ def anchor_loss(
     known_mm: Float[Tensor, "g m"],
     score_per_mm: float,
     zero_mm: float,
+    known: Int[Tensor, " k"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the sum over slices of known place of how far their score is off, in millimetres.
 
@@ -68,9 +70,12 @@ def anchor_loss(
         known_mm: coordinate of every slice in the reference body; NaN where it is not known.
         score_per_mm: score of a millimetre.
         zero_mm: coordinate whose score is 0.
+        known: where ``known_mm``, laid flat, is not NaN; None: is found, for which a GPU waits.
     """
-    known = ~known_mm.isnan()
-    return _smooth_mm(scores[known] / score_per_mm + zero_mm - known_mm[known])
+    if known is None:
+        known = torch.nonzero(~known_mm.isnan().flatten()).squeeze(1)
+    known_scores, known_mm = (t.flatten().index_select(0, known) for t in (scores, known_mm))
+    return _smooth_mm(known_scores / score_per_mm + zero_mm - known_mm)
 
 
 def _smooth_mm(error_mm: Tensor) -> Float[Tensor, ""]:
@@ -93,6 +98,17 @@ class LossTerms:
     anchor: Float[Tensor, ""] | None
     total: Float[Tensor, ""]
 
+    def named(self) -> dict[str, Float[Tensor, ""]]:
+        """Return what there is by its name in a record, the total as ``loss``."""
+        terms = {
+            "loss": self.total,
+            "order": self.order,
+            "distance": self.distance,
+            "spacing": self.spacing,
+            "anchor": self.anchor,
+        }
+        return {name: term for name, term in terms.items() if term is not None}
+
 
 def ubr_loss(
     scores: Float[Tensor, "g m"],
@@ -100,6 +116,7 @@ def ubr_loss(
     num_groups: int,
     z_mm: Float[Tensor, "g m"] | None = None,
     known_mm: Float[Tensor, "g m"] | None = None,
+    known: Int[Tensor, " k"] | None = None,
 ) -> LossTerms:
     """Return Eq. 3 in the reading asked for, and the terms in millimetres.
 
@@ -110,6 +127,7 @@ def ubr_loss(
             of them, so that the processes' losses add up to that of one process.
         z_mm: position of every slice in its volume; the spacing loss needs it.
         known_mm: coordinate in the reference body, NaN where not known; for the anchor loss.
+        known: see ``anchor_loss``.
 
     Raises:
         ValueError: a loss is asked for without what it needs.
@@ -131,7 +149,7 @@ def ubr_loss(
     if reading.anchor_weight:
         if known_mm is None:
             raise ValueError("the anchor loss needs known_mm")
-        anchor = anchor_loss(scores, known_mm, reading.score_per_mm, reading.zero_mm)
+        anchor = anchor_loss(scores, known_mm, reading.score_per_mm, reading.zero_mm, known)
         anchor = anchor / (num_groups * m if mean else 1)
         total = total + reading.anchor_weight * anchor
     return LossTerms(order, distance, spacing, anchor, total)

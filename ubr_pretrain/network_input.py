@@ -66,8 +66,8 @@ def network_input(hu: Float[Tensor, "Z Y X"], spec: InputSpec) -> Float[Tensor, 
 def normalise(hu: Float[Tensor, "Z 3 Y X"], spec: InputSpec) -> Float[Tensor, "Z 3 Y X"]:
     """Window and normalise three channels of HU: ``(scale * window(hu) - mean) / std``."""
     grey = grey_image(hu, spec.window, spec.scale)
-    mean = torch.tensor(spec.mean, dtype=hu.dtype, device=hu.device)[:, None, None]
-    std = torch.tensor(spec.std, dtype=hu.dtype, device=hu.device)[:, None, None]
+    statistics = torch.tensor([spec.mean, spec.std], dtype=hu.dtype, pin_memory=hu.is_cuda)
+    mean, std = statistics.to(hu.device, non_blocking=True)[:, :, None, None]  # no GPU waits here
     return (grey - mean) / std
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,12 @@ PACKAGES = (
 )
 RANK_TIMEOUT_S = 600.0
 """A rank silent this long (decoding its share of a cohort included) has died; the others stop."""
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+class RankLost(RuntimeError):  # noqa: N818
+    """Another rank does not answer: its process has died, or its machine is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,20 @@ class Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Return when every rank got here."""
-        if self.world_size > 1:
-            dist.barrier()
+        """Return when every rank got here.
 
-    def sum_number(self, value: float) -> float:
-        """Return the sum of every rank's ``value``."""
-        return float(sum(self.gather_objects(value)))
+        Raises:
+            RankLost: one never will; so do all methods that need the others.
+        """
+        if self.world_size > 1:
+            with self._others():
+                dist.barrier()
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """Replace ``tensor`` by its sum over the ranks; a GPU is not waited for."""
+        if self.world_size > 1:
+            with self._others():
+                dist.all_reduce(tensor)
 
     def sum_gradients(self, module: torch.nn.Module) -> None:
         """Replace every gradient by its sum over the ranks, in one message.
@@ -58,22 +71,35 @@ class Ranks:
         """
         if self.world_size == 1:
             return
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([gradient.reshape(-1) for gradient in zeros])
-        dist.all_reduce(flat)
-        for parameter, part in zip(
-            parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True
-        ):
-            parameter.grad = part.view_as(parameter).clone()
+        for parameter in module.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self.add_up(flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))  # in its own memory format
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return every rank's ``value``, in rank order, on every rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        with self._others():
+            dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            cause = str(error).strip().splitlines()[0]
+            raise RankLost(
+                f"rank {self.rank} of {self.world_size} stops: another rank has died or is out of "
+                f"reach ({cause}); the same command goes on from the last checkpoint"
+            ) from error
 
     def require_equal(self, value: Any, what: str) -> None:
         """Stop all ranks where they do not agree on ``value``.
@@ -113,17 +139,58 @@ def start_ranks(device: str = "auto") -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=timedelta(seconds=RANK_TIMEOUT_S))
     try:
         yield Ranks(dist.get_rank(), world_size, chosen)
-    finally:
+    except RankLost:
+        raise  # taking leave would wait for the one that is gone
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and keep cuDNN to deterministic kernels."""
+def set_precision(precision: Precision, device: torch.device, *, deterministic: bool) -> None:
+    """Choose the arithmetic of a GPU; bf16 is left to autocast.
+
+    fp32 means float32: torch by itself lets cuDNN round the factors of convolutions to the 10 bits
+    of TF32.
+
+    Args:
+        precision: what is asked for.
+        device: that computes.
+        deterministic: see ``seed_everything``, which sets it.
+
+    Raises:
+        ValueError: the device cannot do it.
+    """
+    if device.type != "cuda":
+        if precision == "tf32":
+            raise ValueError("precision tf32: needs CUDA (a CPU computes in float32: fp32)")
+        if not deterministic:
+            raise ValueError(
+                "deterministic false: needs CUDA (a CPU has no kernels to choose from)"
+            )
+        return
+    if precision != "fp32" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            f"precision {precision}: {torch.cuda.get_device_name(device)} has no such arithmetic "
+            "(compute capability 8.0 is needed)"
+        )
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def seed_everything(seed: int, *, deterministic: bool = True) -> None:
+    """Seed Python, NumPy and torch, and keep cuDNN to deterministic kernels.
+
+    Args:
+        seed: of all.
+        deterministic: False lets cuDNN try its kernels and take the fastest, which need not be the
+            same in the next run.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (libraries below draw from it)
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -151,16 +218,6 @@ class StopRequest:
     def exit_code(self) -> int:
         """130 after SIGINT, 143 after SIGTERM, 138 after SIGUSR1; 0 where nothing came."""
         return 128 + self.signal if self.signal else 0
-
-    def on_any_rank(self, ranks: Ranks) -> bool:
-        """Whether any rank was asked to stop, so that all stop at the same iteration."""
-        if ranks.world_size == 1:
-            return self.signal is not None
-        flag = torch.tensor([self.signal or 0], device=ranks.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        if flag.item() and self.signal is None:
-            self.signal = int(flag.item())
-        return self.signal is not None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ubr_pretrain.checkpoint import CheckpointRefused
     from ubr_pretrain.run_folder import RunFolderRefused
+    from ubr_pretrain.runtime import RankLost
 
     try:
         return train(config, rest.out, resume=rest.resume, overwrite=rest.overwrite)
     except (RunFolderRefused, CheckpointRefused, ValueError) as error:
         refuse(parser.prog, str(error))
-    except FloatingPointError as error:
+    except (FloatingPointError, RankLost) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
 
@@ -73,13 +74,15 @@ def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool
     Raises:
         ValueError: impossible input: no data, a wrong weight file, a folder in use.
         FloatingPointError: a loss is not finite; the iteration and the volumes are named.
+        RankLost: another rank has died.
     """
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
-    from ubr_pretrain.runtime import start_ranks, stop_on_signals
+    from ubr_pretrain.runtime import set_precision, start_ranks, stop_on_signals
     from ubr_pretrain.starting_trunk import with_input_of_start
 
     config = with_input_of_start(config)
     with start_ranks(config.device) as ranks, stop_on_signals() as stop:
+        set_precision(config.precision, ranks.device, deterministic=config.deterministic)
         opened = open_run_folder(out, config, resume=resume, overwrite=overwrite)
         with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:
             return _train(config, folder, ranks, stop)
@@ -88,39 +91,30 @@ def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool
 def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest) -> int:
     import torch
 
-    from ubr_pretrain.augmentation import augment_groups
     from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+    from ubr_pretrain.compiled_network import compiled
     from ubr_pretrain.figures import draw_batch, draw_training
-    from ubr_pretrain.groups import GroupSampler
     from ubr_pretrain.journal import Journal, read_metrics
+    from ubr_pretrain.late_record import LateRecord
     from ubr_pretrain.losses import ubr_loss
     from ubr_pretrain.network_input import network_input
-    from ubr_pretrain.optimiser import build_optimiser
+    from ubr_pretrain.optimiser import build_optimiser, load_optimiser
     from ubr_pretrain.regressor import regressor_state
-    from ubr_pretrain.runtime import describe_machine, generator, seed_everything
+    from ubr_pretrain.runtime import describe_machine, seed_everything
     from ubr_pretrain.starting_regressor import build_regressor
+    from ubr_pretrain.training_batches import TrainingBatches
     from ubr_pretrain.training_data import read_training_data
 
     # Data: decode once, split by subject, and give every rank its share of the groups.
     began_s = time.monotonic()
     data = read_training_data(config, folder, ranks)
     ranks.require_equal(data.sha256, "the training data")
-    if config.g % ranks.world_size:
-        raise ValueError(f"g = {config.g} groups cannot be shared by {ranks.world_size} processes")
-    sampler = GroupSampler(
-        [volume.runs for volume in data.training],
-        config.g,
-        config.m,
-        config.seed,
-        config.start_rule,
-        data.weights,
-        data.smallest_intervals(config.min_interval_mm),
-    )
-    mine = range(ranks.rank, config.g, ranks.world_size)
+    batches = TrainingBatches(data, config, ranks)
 
     # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
-    seed_everything(config.seed)
+    seed_everything(config.seed, deterministic=config.deterministic)
     regressor, provenance = build_regressor(config, data, ranks)
+    network = compiled(regressor, ranks.device) if config.compile else regressor
     optimiser = build_optimiser(regressor, config.optimiser, config.optimiser.bias_lr_factor)
     iteration, best = 0, -1.0
     if folder.last.is_file():
@@ -128,7 +122,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
         if state["provenance"]["data_sha256"] != data.sha256:
             raise ValueError(f"{folder.last}: was written for other training data")
         regressor.load_state_dict(state["regressor"])
-        optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(optimiser, state["optimiser"])
         iteration, best = state["iteration"], state["best"]
 
     def save(path: Path) -> None:
@@ -142,6 +136,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             status="running",
             machine=describe_machine(ranks.device),
             world_size=ranks.world_size,
+            residence=batches.residence,
             data_sha256=data.sha256,
             init=provenance.init,
             source=provenance.source,
@@ -150,7 +145,10 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             num_validation=len(data.validation),
             refused=[vars(refusal) for refusal in data.refused],
         )
-    with Journal(folder.path, iteration, config.iterations, enabled=ranks.is_first) as journal:
+    with (
+        Journal(folder.path, iteration, config.iterations, enabled=ranks.is_first) as journal,
+        closing(batches.of(range(iteration + 1, config.iterations + 1))) as coming,
+    ):
         journal.say(
             f"{len(data.training)} volumes to train on, {len(data.validation)} held out, "
             f"{len(data.refused)} refused; iteration {iteration} of {config.iterations}"
@@ -158,31 +156,43 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
         if provenance.source and config.start is None:
             journal.say(f"starts from {provenance.source}, through {config.transfer_through}")
 
+        def told(
+            step: tuple[int, float, tuple[str, ...]], numbers: dict[str, torch.Tensor]
+        ) -> None:
+            """Write down a step, in the order of the steps; a loss that is not finite ends all."""
+            number, lr, volumes = step
+            std = numbers.pop("scores").float().std().item()
+            terms = {name: value.item() for name, value in numbers.items()}
+            record = {"loss": terms.pop("loss"), "score_std": std, "lr": lr, **terms}
+            if not math.isfinite(record["loss"]):
+                raise FloatingPointError(
+                    f"iteration {number}: the loss is not finite ({record}); volumes "
+                    f"{', '.join(volumes)}; checkpoints before it are in {folder.last.parent}"
+                )
+            journal.record(number, "train", record)
+            journal.progress(number, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
+
         regressor.train()
-        while iteration < config.iterations and not stop.on_any_rank(ranks):
-            iteration += 1
+        late = LateRecord(ranks, stop, told)
+        while iteration < config.iterations and not late.stopping:
+            batch = next(coming)  # g groups of m slices; this rank has its share of them
+            iteration = batch.iteration
+            if iteration == 1 and ranks.is_first:
+                draw_batch(batch.hu, config.input, folder.path / "batch.png")
+
             lr = config.optimiser.lr_at(iteration, config.iterations)
             for group in optimiser.param_groups:
                 group["lr"] = lr * group["lr_factor"]
-
-            # Draw g groups of m slices; this rank looks at its share of them.
-            groups = sampler.draw(iteration)
-            batch = data.gather([groups[i] for i in mine])
-            z_mm, known_mm = batch.z_mm.to(ranks.device), batch.known_mm.to(ranks.device)
-            views = [generator(config.seed, VIEWS, iteration, i) for i in mine]
-            hu = augment_groups(
-                batch.hu.to(ranks.device), config.augmentation, views, config.input.size_px
-            )
-            if iteration == 1 and ranks.is_first:
-                draw_batch(hu, config.input, folder.path / "batch.png")
 
             # Forward, the losses, backward, step.
             with torch.autocast(
                 ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
             ):
-                scores = regressor(network_input(hu.flatten(0, 1), config.input))
-            scores = scores.float().view(len(mine), config.m)
-            loss = ubr_loss(scores, config.losses, config.g, z_mm, known_mm)
+                scores = network(network_input(batch.hu.flatten(0, 1), config.input))
+            scores = scores.float().view(batch.z_mm.shape)
+            loss = ubr_loss(
+                scores, config.losses, config.g, batch.z_mm, batch.known_mm, batch.known
+            )
             optimiser.zero_grad(set_to_none=True)
             loss.total.backward()  # type: ignore[no-untyped-call]
             ranks.sum_gradients(regressor)
@@ -190,32 +200,20 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
                 torch.nn.utils.clip_grad_norm_(
                     regressor.parameters(), config.optimiser.max_grad_norm
                 )
-            record = {
-                "loss": ranks.sum_number(loss.total.item()),
-                "score_std": scores.std().item(),
-                "lr": lr,
-            }
-            for name in ("order", "distance", "spacing", "anchor"):
-                term = getattr(loss, name)
-                if term is not None:
-                    record[name] = ranks.sum_number(term.item())
-            if not math.isfinite(record["loss"]):
-                names = ", ".join(data.training[v].name for v, _ in groups)
-                raise FloatingPointError(
-                    f"iteration {iteration}: the loss is not finite ({record}); volumes {names}; "
-                    f"checkpoints before it are in {folder.last.parent}"
-                )
+            all_scores = scores.new_zeros(config.g, config.m)
+            all_scores[batches.mine.start :: ranks.world_size] = scores.detach()
+            late.send((iteration, lr, batch.volumes), {"scores": all_scores, **loss.named()})
             optimiser.step()
-            journal.record(iteration, "train", record)
-            journal.progress(iteration, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
+
+            # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.
+            at_end = iteration == config.iterations
+            validating = at_end or iteration % config.eval_every == 0
+            saving = at_end or iteration % config.save_every == 0
+            if validating or saving:
+                late.drain()
 
             # Every so often, and at the end: look at the held-out volumes, keep the best.
-            at_end = iteration == config.iterations
-            if (
-                ranks.is_first
-                and data.validation
-                and (at_end or iteration % config.eval_every == 0)
-            ):
+            if ranks.is_first and data.validation and validating:
                 result = _validate(regressor, data.validation, config, ranks.device)
                 journal.record(iteration, "val", result)
                 journal.say(
@@ -229,10 +227,11 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
                 draw_training(read_metrics(folder.path / "metrics.jsonl"), folder.progress_picture)
 
             # Every so often, and at the end: a checkpoint to go on from.
-            if ranks.is_first and (at_end or iteration % config.save_every == 0):
+            if ranks.is_first and saving:
                 journal.sync()
                 save(folder.last)
 
+        late.drain()
         finished = iteration == config.iterations
         if ranks.is_first:
             if not finished:
@@ -252,10 +251,6 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     if not finished:
         return stop.exit_code
     return 1 if data.refused else 0
-
-
-VIEWS = 2
-"""Stream of random numbers of the augmentation (groups use 0 and 1)."""
 
 
 def _validate(

@@ -182,7 +182,14 @@ class UbrConfig(Config):
         save_every: iterations between ``last`` checkpoints.
         seed: of everything.
         device: "auto", "cpu", "cuda", "cuda:N".
-        precision: "fp32", or "bf16" autocast on CUDA.
+        precision: "fp32" (float32 on every device), "tf32" (products of a GPU with 10 bits of
+            mantissa), or "bf16" autocast.
+        memory_format: of the network; "auto": channels last, but for fp32 on CUDA.
+        residence: where the slices lie: "device", "host" (pinned for a GPU), or "disk", mapped into
+            memory; "auto": in the GPU's memory or pinned where half of what is free is enough, else
+            on disk; on disk for a CPU. It changes no result.
+        compile: translate the network with torch.compile first; equal up to rounding.
+        deterministic: keep to kernels that do the same in every run.
     """
 
     data: tuple[Path, ...] = ()
@@ -216,7 +223,11 @@ class UbrConfig(Config):
     save_every: int = Field(50, ge=1)
     seed: int = Field(0, ge=0)
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    residence: Literal["auto", "device", "host", "disk"] = "auto"
+    compile: bool = False
+    deterministic: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> UbrConfig:
