@@ -14,12 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ubr_pretrain.cohort import find_listed_volumes
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.folder_walk import listings
+from ubr_pretrain.folder_walk import Listing, listings
 from ubr_pretrain.images import picture_kind
 from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.stored_file import StoredFile
-from ubr_pretrain.volumes import Cohort, VolumeEntry, find_volumes
+from ubr_pretrain.volumes import Cohort, VolumeEntry
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 OWN_RESULTS = "scores.jsonl"
@@ -36,12 +37,14 @@ class ImageEntry:
         subject: whose slice it is, where that is known.
         named: whether the user named the file itself; a coloured picture that was only come
             across is no scan, one that was named is refused.
+        series_uid: of a DICOM series of one picture.
     """
 
     path: Path
     name: str
     subject: str = ""
     named: bool = False
+    series_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,33 @@ def find_scans(paths: Iterable[Path]) -> Scans:
     """Find every volume and every single slice in files, folders and DICOM trees."""
     paths = list(paths)
     named = dict.fromkeys(path for path in paths if _is_picture(path))
-    volumes = find_volumes(path for path in paths if path not in named)
-    images = [ImageEntry(path, _image_name(path), named=True) for path in named]
+    return find_listed_scans(
+        listings(path for path in paths if path not in named),
+        [ImageEntry(path, _image_name(path), named=True) for path in named],
+    )
+
+
+def find_listed_scans(listed: Iterable[Listing], images: Iterable[ImageEntry] = ()) -> Scans:
+    """Find every volume and every single slice in what has been listed.
+
+    Args:
+        listed: folders, and files that the user named.
+        images: single slices that are known already.
+    """
+    listed, images = list(listed), list(images)
+    volumes = find_listed_volumes(listed)
     kept = []
     for entry in volumes:
         if _is_one_slice(entry):
-            images.append(ImageEntry(entry.files[0], entry.name, entry.subject))
+            one = ImageEntry(entry.files[0], entry.name, entry.subject, series_uid=entry.series_uid)
+            images.append(one)
         elif not _is_loose_folder(entry):
             kept.append(entry)
     stacks = {entry.path.resolve() for entry in kept if entry.path.is_dir()}
     volumes[:] = kept
     known = {image.path.resolve() for image in images}
-    for listing in listings(path for path in paths if path.is_dir()):
-        if any(file.name == OWN_RESULTS for file in listing.files):
+    for listing in listed:
+        if listing.named or any(file.name == OWN_RESULTS for file in listing.files):
             continue
         in_stack = listing.folder.resolve() in stacks
         for file in listing.files:

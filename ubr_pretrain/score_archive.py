@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -55,15 +55,24 @@ class ScoreArchive:
                 break
             self._note(at, json.loads(line))
 
-    def name_for(self, name: str, place: str, content: str) -> str:
+    def name_for(
+        self, name: str, place: str, content: str, taken: Container[str] = frozenset()
+    ) -> str:
         """Return the name under which an entry is recorded.
 
         A second volume of one name, from another place and with another content, gets the hash of
         its place behind its name; nothing that is recorded is replaced by a stranger.
+
+        Args:
+            name: that the entry was found by.
+            place: where it lies.
+            content: of its files.
+            taken: names that other entries of this run have been given.
         """
         for candidate in (name, f"{name}-{place[:8]}"):
             line = self._lines.get(candidate)
-            if line is None or place == line[1] or content == line[2]:
+            known = line is None or place == line[1] or content == line[2]
+            if known and candidate not in taken:
                 return candidate
         return f"{name}-{place}"
 
@@ -72,9 +81,27 @@ class ScoreArchive:
         line = self._lines.get(name)
         return line is not None and line[2] == content and not line[3]
 
-    def add(self, kind: Kind, name: str, place: str, content: str, record: dict[str, Any]) -> None:
-        """Append one record and sync it to disk."""
-        line = {"kind": kind, "name": name, "place": place, "content": content, "record": record}
+    def add(
+        self,
+        kind: Kind,
+        name: str,
+        place: str,
+        content: str,
+        record: dict[str, Any],
+        **origin: str,
+    ) -> None:
+        """Append one record and sync it to disk.
+
+        Args:
+            kind: of the record.
+            name: from ``name_for``.
+            place: where the entry lies, as a hash.
+            content: of its files, as a hash.
+            record: plain values.
+            origin: what else is to be known of where it came from.
+        """
+        line = {"kind": kind, "name": name, "place": place, "content": content, **origin}
+        line["record"] = record
         self._note(self._append(line), line)
 
     def record(self, name: str) -> dict[str, Any]:
@@ -83,10 +110,20 @@ class ScoreArchive:
 
     def records(self, kind: Kind) -> Iterator[dict[str, Any]]:
         """Yield the newest record of every name, in the order in which the names came."""
-        for at, *_ in self._lines.values():
-            line = self._read(at)
+        for line in self.lines():
             if line["kind"] == kind:
                 yield line["record"]
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the newest line of every name: its record, and where it came from."""
+        for at, *_ in self._lines.values():
+            yield self._read(at)
+
+    @property
+    def held(self) -> frozenset[tuple[str, str]]:
+        """Name and content of everything whose scores are recorded."""
+        lines = self._lines.items()
+        return frozenset((name, content) for name, (*_, content, bad) in lines if not bad)
 
     @property
     def num_refused(self) -> int:

@@ -51,20 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ubr_pretrain.ct import Window
     from ubr_pretrain.images import SOFT_TISSUE
-    from ubr_pretrain.scorer import read_scorer, scorer_identity
-    from ubr_pretrain.scoring_run import ScoringRun, score_scans
+    from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules
+    from ubr_pretrain.scoring_run import score_scans
 
     try:
         window = SOFT_TISSUE
         if a.window_hu is not None:
             window = Window(lower_hu=a.window_hu[0], upper_hu=a.window_hu[1])
-        scorer = read_scorer(a.checkpoint, a.calibration, device=a.device, num_views=a.views)
-        run = ScoringRun(scorer, a.pictures, a.pages, window, a.pixel_mm, a.with_paths)
         return score_scans(
             a.paths,
             a.out,
-            run,
-            identity=scorer_identity(scorer, a.checkpoint, a.calibration),
+            ScorerChoice(a.checkpoint, a.calibration, a.device, a.views),
+            ScoringRules(a.pictures, a.pages, window, a.pixel_mm, a.with_paths),
             formats=a.format,
             overwrite=a.overwrite,
         )

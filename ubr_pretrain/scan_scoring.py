@@ -1,0 +1,163 @@
+"""From a scan to its record: one function, wherever it runs.
+
+``ScoringRun.record_volume`` (``record_image`` for a single slice) takes a task and what its reader
+returned; the local run, the workers on a cluster and every shard call it and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ubr_pretrain.ct import Volume, VolumeRefused, Window
+from ubr_pretrain.figures import draw_scores
+from ubr_pretrain.images import SOFT_TISSUE, read_image
+from ubr_pretrain.read_ahead import read_ahead
+from ubr_pretrain.scans import ImageEntry
+from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
+from ubr_pretrain.scoring_plan import Scored, ScoringTask
+from ubr_pretrain.volumes import SCORING_TILT_DEG, VolumeEntry
+
+
+@dataclass(frozen=True)
+class ScorerChoice:
+    """Which scorer: what ``read_scorer`` takes, to be read in any process.
+
+    Attributes:
+        checkpoint: None: the weights of the package.
+        calibration: None: that of the package, with its weights.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        num_views: of a slice that are averaged.
+    """
+
+    checkpoint: Path | None = None
+    calibration: Path | None = None
+    device: str = "auto"
+    num_views: int = 3
+
+    def read(self) -> Scorer:
+        """Read the scorer onto its device."""
+        return read_scorer(
+            self.checkpoint, self.calibration, device=self.device, num_views=self.num_views
+        )
+
+    def identity(self, scorer: Scorer) -> dict[str, Any]:
+        """Return, in plain values, on what its scores depend."""
+        return scorer_identity(scorer, self.checkpoint, self.calibration)
+
+
+@dataclass(frozen=True)
+class ScoringRules:
+    """What to do with a scan, whoever does it.
+
+    Attributes:
+        pictures: draw the curve of every volume.
+        pages: write a page of every volume.
+        window: HU that the grey values 0..255 of 8-bit pictures stand for.
+        pixel_mm: side of a pixel, for pictures without their own.
+        with_paths: record where files lie; a path may name a patient.
+        stride_mm: read one slice per so many mm; None: every slice.
+    """
+
+    pictures: bool = True
+    pages: bool = False
+    window: Window = SOFT_TISSUE
+    pixel_mm: float | None = None
+    with_paths: bool = False
+    stride_mm: float | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Fields of ``ReadingRules``."""
+        rules: dict[str, Any] = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
+        return rules if self.stride_mm is None else rules | {"stride_mm": self.stride_mm}
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """On what results depend beside the scorer, plain values."""
+        window = [self.window.lower_hu, self.window.upper_hu]
+        header = {"window_hu": window, "pixel_mm": self.pixel_mm, "with_paths": self.with_paths}
+        return header if self.stride_mm is None else header | {"stride_mm": self.stride_mm}
+
+    @property
+    def suffixes(self) -> list[str]:
+        """Of the files that are written beside the journal for a volume."""
+        return [".png"] * self.pictures + [".html"] * self.pages
+
+
+@dataclass(frozen=True)
+class ScoringRun:
+    """A scorer at work: tasks in, records out; it knows of no journal and no other task.
+
+    Attributes:
+        scorer: the regressor and its calibration.
+        rules: what to do with each.
+        out: folder of pictures and pages.
+    """
+
+    scorer: Scorer
+    rules: ScoringRules
+    out: Path
+
+    def record_volume(self, task: ScoringTask, outcome: Volume | VolumeRefused) -> Scored:
+        """Score a volume, or note why it was refused.
+
+        Args:
+            task: the volume.
+            outcome: of reading it.
+        """
+        if isinstance(outcome, VolumeRefused):
+            return self.refuse(task, outcome)
+        scored = self.scorer.score_volume(outcome, task.name)
+        record = {"volume": task.name, "subject": task.entry.subject} | scored.to_record()
+        if self.rules.pictures:
+            draw_scores(outcome, scored.curve, self.out / f"{task.name}.png", task.name)
+        if self.rules.pages:
+            from ubr_pretrain.scan_page import write_scan_page
+
+            write_scan_page(outcome, scored, self.out / f"{task.name}.html")
+        return self._scored(task, record)
+
+    def record_image(self, task: ScoringTask) -> Scored:
+        """Score a single slice, or note why it was refused."""
+        entry = task.entry
+        assert isinstance(entry, ImageEntry)
+        try:
+            image = read_image(entry.path, self.rules.window, self.rules.pixel_mm)
+        except VolumeRefused as refusal:
+            if refusal.code == "E-RGB" and not entry.named:
+                return Scored.of(task, None, None)
+            return self.refuse(task, refusal)
+        scored = self.scorer.score_image(image, task.name)
+        record = {"image": task.name, "subject": entry.subject or task.name} | scored.to_record()
+        return self._scored(task, record)
+
+    def refuse(self, task: ScoringTask, refusal: VolumeRefused) -> Scored:
+        """Note why a scan has no scores."""
+        names = {"image": task.name}
+        if task.kind == "volumes":
+            names = {"volume": task.name, "subject": task.entry.subject}
+        reason = {"code": refusal.code, "cause": refusal.cause}
+        return self._scored(task, names | reason, str(refusal))
+
+    def _scored(
+        self, task: ScoringTask, record: dict[str, Any], complaint: str | None = None
+    ) -> Scored:
+        if self.rules.with_paths:
+            record |= {"path": str(task.entry.path)}
+        return Scored.of(task, record, complaint)
+
+
+def score_here(run: ScoringRun, tasks: Sequence[ScoringTask]) -> Iterator[Scored]:
+    """Score in this process, volumes first, while the next volume is being read."""
+    volumes = [task for task in tasks if task.kind == "volumes"]
+    entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
+    with closing(read_ahead(entries, **run.rules.reading)) as coming:
+        for task, (_, outcome) in zip(volumes, coming, strict=True):
+            yield run.record_volume(task, outcome)
+    for task in tasks:
+        if task.kind == "images":
+            yield run.record_image(task)
