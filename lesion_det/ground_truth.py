@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
+from lesion_det.garbage import garbage_left
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import first_problem
 
@@ -123,6 +124,7 @@ class GroundTruth:
         return len({image.patient_index for image in self.images})
 
 
+@garbage_left()
 def read_ground_truth(json_path: Path) -> GroundTruth:
     """Read a COCO JSON as ``deeplesion_to_coco.py`` writes it.
 

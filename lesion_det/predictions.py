@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on
 
+from lesion_det.garbage import garbage_left
 from lesion_det.ground_truth import LESION_CATEGORY, GroundTruth
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
@@ -90,6 +92,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         file.write('"images": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
+@garbage_left()
 def read_predictions(path: Path) -> Predictions:
     """Read what ``write_predictions`` wrote.
 
@@ -125,6 +128,7 @@ def is_coco_results(path: Path) -> bool:
         return file.read(64).lstrip().startswith(b"[")
 
 
+@garbage_left()
 def read_coco_results(path: Path, ground_truth: GroundTruth) -> Predictions:
     """Read ``[{"image_id", "category_id", "bbox": x, y, w, h, "score"}, ...]``.
 
@@ -142,24 +146,26 @@ def read_coco_results(path: Path, ground_truth: GroundTruth) -> Predictions:
         results = _RESULTS.validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         raise PredictionsRefused(f"{path}: {first_problem(error)}") from error
-    of_image: dict[int, list[_Result]] = {}
+    of_image: dict[int, list[_Result]] = {image.id: [] for image in ground_truth.images}
     for place, result in enumerate(results):
-        if result.category_id != LESION_CATEGORY:
+        if result["category_id"] != LESION_CATEGORY:
             raise PredictionsRefused(
-                f"{path}: result {place} is of category {result.category_id}, expected "
+                f"{path}: result {place} is of category {result['category_id']}, expected "
                 f"{LESION_CATEGORY} (lesion)"
             )
-        if result.image_id not in ground_truth.by_id:
+        if result["image_id"] not in of_image:
             raise PredictionsRefused(
-                f"{path}: result {place} is of image {result.image_id}, which "
+                f"{path}: result {place} is of image {result['image_id']}, which "
                 f"{ground_truth.source or 'the ground truth'} lacks"
             )
-        of_image.setdefault(result.image_id, []).append(result)
+        of_image[result["image_id"]].append(result)
     boxes_xyxy, scores = {}, {}
     for image_id, found in of_image.items():
-        xywh = np.array([result.bbox for result in found], np.float64)
+        if not found:
+            continue
+        xywh = np.array([result["bbox"] for result in found], np.float64)
         boxes_xyxy[image_id] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        scores[image_id] = np.array([result.score for result in found], np.float64)
+        scores[image_id] = np.array([result["score"] for result in found], np.float64)
     try:
         return Predictions(ground_truth.sha256, boxes_xyxy, scores)
     except PredictionsRefused as error:
@@ -210,8 +216,8 @@ class _File(BaseModel):
     images: list[_Image]
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)  # others add "segmentation"
+class _Result(TypedDict):
+    """One of half a million, too many for a model each; other keys ("segmentation") are ignored."""
 
     image_id: int
     category_id: int
