@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ubr_pretrain.ct import AIR_HU, MAX_HU, Volume, VolumeRefused, contiguous_runs
 from ubr_pretrain.dicom_header import MOMENTS, DicomHeader
-from ubr_pretrain.dicom_pixels import decode
+from ubr_pretrain.dicom_pixels import decode, read_plain
 from ubr_pretrain.dicom_slices import CtSlice, ct_slices
-from ubr_pretrain.hounsfield import raw_to_hu
-from ubr_pretrain.orientation import StoredGrid, to_axial
+from ubr_pretrain.hounsfield import HuScale
+from ubr_pretrain.orientation import StoredGrid, room_for, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.sparse_volume import plan_stored
 from ubr_pretrain.stored_file import stamp
 from ubr_pretrain.volume_header import affine_of
 
@@ -60,9 +61,13 @@ def read_series(
     if phase is not None and not 1 <= phase <= len(phases):
         raise VolumeRefused("E-4D", path, f"holds {len(phases)} phases, no phase {phase}")
     slices, repeats = _without_repeats(phases[(phase or 1) - 1], path)
-    grid = _grid(slices, rules, path)
-    hu, clipped = _hu(slices)
-    return to_axial(hu, grid, rules, path, (*notes, *repeats, *clipped, *_sideways(slices)))
+    grid, sideways = _grid(slices, rules, path), _sideways(slices)
+    if plan := plan_stored(grid, len(slices), rules.stride_mm, path):
+        slices = [slices[k] for k in plan.stored_index(grid)]
+        grid = plan.grid(grid)
+    hu, clipped = _hu(slices, grid)
+    volume = to_axial(hu, grid, rules, path, (*notes, *repeats, *clipped, *sideways))
+    return volume if plan is None else plan.sparse(volume)
 
 
 def split_phases(slices: Sequence[CtSlice]) -> tuple[list[list[CtSlice]], str]:
@@ -219,6 +224,8 @@ def _stored(header: DicomHeader) -> NDArray[np.generic]:
     if stamp(header.path.stat()) != header.stamp:
         raise VolumeRefused("E-MISSING", header.path, "changed while it was being read")
     shape = (len(header.frames), header.rows, header.columns)
+    if header.plain_pixels is not None:
+        return read_plain(header.path, header.plain_pixels, shape)
     return decode(header.path, header.transfer_syntax, shape)
 
 
@@ -226,10 +233,10 @@ def _pixels(s: CtSlice) -> NDArray[np.generic]:
     return _stored(s.header)[s.index]
 
 
-def _hu(ordered: Sequence[CtSlice]) -> tuple[NDArray[np.int16], list[str]]:
+def _hu(ordered: Sequence[CtSlice], grid: StoredGrid) -> tuple[NDArray[np.int16], list[str]]:
     """Decode slices in order, file by file, to int16 HU [k, j, i]."""
     header = ordered[0].header
-    hu = np.empty((len(ordered), header.rows, header.columns), dtype=np.int16)
+    hu = room_for((len(ordered), header.rows, header.columns), grid)
     notes: set[str] = set()
     by_file = sorted(range(len(ordered)), key=lambda k: str(ordered[k].path))
     for path, of_file in groupby(by_file, key=lambda k: ordered[k].path):
@@ -241,6 +248,7 @@ def _hu(ordered: Sequence[CtSlice]) -> tuple[NDArray[np.int16], list[str]]:
             raw = stored[ordered[k].index]
             if header.padding is not None and header.padding * slope + intercept > MAX_HU:
                 raw = np.where(raw == header.padding, (AIR_HU - intercept) / slope, raw)
-            hu[k : k + 1], clipped = raw_to_hu(raw[np.newaxis], slope, intercept, path)
-            notes.update(clipped)
+            scale = HuScale(slope, intercept)
+            scale.convert(raw, hu[k])
+            notes.update(scale.notes(path))
     return hu, sorted(notes)
