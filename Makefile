@@ -3,7 +3,7 @@
 # make test    all tests; more of them where real data lies in ../shared/data
 # make search  the tests of laws alone, on many examples that were never tried before (half an hour)
 # make check   format, lint, types, and who may import whom
-# make bench   ratios against the bare network, into benchmarks/results.md
+# make bench   ratios against bounds and peers, into benchmarks/results.md (half an hour)
 # make scorer CT=ct OPENKBP=openkbp   the weights of the package, from the scans named in their model card (hours)
 
 VENV ?= .venv
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup
 
 search: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --timeout 0 --hypothesis-profile search $$(grep -rl --include='test_*.py' hypothesis tests)

@@ -8,6 +8,7 @@ Commands:
     compare_inits.py ... --inits random ubr@conv1 ubr@conv2 ubr@conv3 ubr@conv4 ubr
     compare_inits.py ... --dry-run
     compare_inits.py ... --slurm partition=gpu time=600 mem=32G --no-wait
+    compare_inits.py ... --ray auto
 
 Every other flag is one of ``train_det.py`` and holds for all arms. ``--ubr`` is the regressor that
 was trained from scratch, ``--ubr-imagenet`` the one that started from ImageNet. An arm whose
@@ -86,7 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="a further arm NAME from a VGG-16 of others; may be given several times",
     )
-    add("--jobs", default="auto", help="cells side by side (default: one a GPU, or one)")
+    add(
+        "--jobs",
+        default="auto",
+        help="cells side by side, of a machine (default: one a GPU, or one)",
+    )
     add(
         "--slurm",
         nargs="*",
@@ -94,6 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="submit every cell to SLURM; options of sbatch, time in minutes",
     )
     add("--no-wait", action="store_true", help="end once the jobs are submitted")
+    add(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="train the cells on a cluster of Ray: auto, HOST:PORT, or one started here",
+    )
     add("--title", default=DEFAULT_TITLE, help="of the report")
     add("--ubr-run", type=Path | None, help="run of train_ubr.py, for the report")
     add("--scores", type=Path | None, help="of score_volumes.py, for the report")
@@ -130,8 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             plan = make_plan(question, print)
             _say_moves(require_same_run(rest.out, plan.question, SAVED_PLACES), print)
-            launcher = local_launcher(common.device, 1 if rest.slurm is not None else jobs)
-            workers = launcher.jobs if rest.slurm is None else len(plan.configs)
+            here = rest.slurm is None and rest.ray is None
+            launcher = local_launcher(common.device, jobs if here else 1)
+            workers = launcher.jobs if here else len(plan.configs)
             describe_plan(question, plan, rest.out, launcher, workers, print)
             print("".join(f"{line}\n" for line in not_run_lines(plan.not_run)), end="")
             return 0
@@ -148,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read_jobs(rest: Namespace) -> int | None:
-    """Return how many cells run side by side; None: one a GPU.
+    """Return how many cells run side by side on a machine; None: one a GPU.
 
     Raises:
         ValueError: naming the flag, the value and the rule.
@@ -161,6 +174,8 @@ def _read_jobs(rest: Namespace) -> int | None:
         )
     if rest.no_wait and rest.slurm is None:
         raise ValueError("--no-wait: only jobs of --slurm go on without this command")
+    if rest.ray is not None and rest.slurm is not None:
+        raise ValueError("--ray: the cells run there or as jobs of --slurm, not both")
     if rest.jobs == "auto":
         return None
     if not rest.jobs.isdecimal() or int(rest.jobs) == 0:
@@ -169,6 +184,10 @@ def _read_jobs(rest: Namespace) -> int | None:
 
 
 def _choose_launch(common: DetConfig, rest: Namespace, jobs: int | None) -> Launch:
+    if rest.ray is not None:
+        from lesion_det.ray_cluster import RayLauncher
+
+        return RayLauncher(rest.ray, common.device, jobs)
     if rest.slurm is None:
         from lesion_det.launch import local_launcher
 

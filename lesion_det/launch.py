@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,8 +31,6 @@ from lesion_det.det_config import DetConfig
 from lesion_det.grid_progress import GridProgress
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
-
     from lesion_det.cells import CellKey
 
 POLL_S = 1.0
@@ -105,7 +104,6 @@ class LocalLauncher:
         self.jobs = jobs
         self._slots = [_environment(i, gpus, threads) for i in range(jobs)]
         self._train = train
-        self._context = multiprocessing.get_context("spawn")
 
     def __call__(
         self, tasks: Sequence[Task], say: Callable[[str], None]
@@ -121,7 +119,7 @@ class LocalLauncher:
             with _forward_signals(running) as stop:
                 while running or (waiting and not stop.signal):
                     while waiting and free and not stop.signal:
-                        child = self._start(waiting.popleft(), free.popleft())
+                        child = _start(self._train, waiting.popleft(), free.popleft())
                         running.append(child)
                         progress.start(child.task)
                         if stop.signal:  # it came while the child was being started
@@ -133,24 +131,12 @@ class LocalLauncher:
                         running.remove(child)
                         free.append(child.environment)
                     for child in ended:
-                        reason = child.reason()
+                        reason = child.process.reason()
                         progress.end(child.task, reason)
                         if not stop.signal:
                             yield Ending(child.task.key, reason)
             if stop.signal:
                 raise Stopped("stopped", 128 + stop.signal)
-
-    def _start(self, task: Task, environment: dict[str, str]) -> _Child:
-        task.folder.parent.mkdir(parents=True, exist_ok=True)
-        log_bytes = task.log.stat().st_size if task.log.is_file() else 0
-        process = self._context.Process(
-            target=_run,
-            args=(self._train, task.config, task.folder, task.log, environment),
-            name=task.folder.name,
-            daemon=True,
-        )
-        process.start()
-        return _Child(task, environment, process, log_bytes)
 
 
 def local_launcher(device: str, jobs: int | None = None) -> LocalLauncher:
@@ -167,15 +153,44 @@ def local_launcher(device: str, jobs: int | None = None) -> LocalLauncher:
 class _Child(NamedTuple):
     task: Task
     environment: dict[str, str]
-    process: SpawnProcess
-    log_bytes: int
+    process: CellProcess
+
+
+def _start(train: TrainCell, task: Task, environment: dict[str, str]) -> _Child:
+    process = CellProcess(train, task.config, task.folder, task.log, environment)
+    return _Child(task, environment, process)
+
+
+class CellProcess(SpawnProcess):
+    """A cell in a process of its own, which ends at once when the one that started it ends.
+
+    Args:
+        train: a function of a module, which a new process can import.
+        config: of the training.
+        folder: of its run.
+        log: everything that it prints is appended there.
+        environment: variables that it is given.
+    """
+
+    def __init__(
+        self,
+        train: TrainCell,
+        config: DetConfig,
+        folder: Path,
+        log: Path,
+        environment: dict[str, str],
+    ) -> None:
+        arguments = (train, config, folder, log, environment)
+        super().__init__(target=_run, args=arguments, name=folder.name, daemon=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._log, self._log_bytes = log, log.stat().st_size if log.is_file() else 0
+        self.start()
 
     def reason(self) -> str:
         """Return why the ended process failed, "" where it did not."""
-        code = self.process.exitcode
+        code = self.exitcode
         assert code is not None
-        last = last_line(self.task.log, self.log_bytes)
-        return ending_words(code, last)
+        return ending_words(code, last_line(self._log, self._log_bytes))
 
 
 def ending_words(exit_code: int, last_words: str) -> str:

@@ -228,6 +228,8 @@ def test_flag_of_a_field_may_be_spelled_with_dashes(
         (["--slurm", "time=2:00:00"], "--slurm time=2:00:00: minutes, a whole number above 0"),
         (["--slurm", "partition="], "--slurm partition=: expected KEY=VALUE"),
         (["--slurm", "partition=gpu"], "--slurm: Could not detect"),
+        (["--ray", "--slurm", "partition=gpu"], "--ray: the cells run there or as jobs of --slurm"),
+        (["--ray", "--device", "cuda:1"], "--ray: device cuda:1: every cell is dealt its GPU"),
         (["--inits", "resnet"], "--inits resnet: not one of random, ubr"),
         (["--seeds", "-1"], "--seeds -1: must be >= 0"),
         (["--inits", "random", "ubr", "random"], "--inits random: named twice"),

@@ -1,5 +1,6 @@
 """Trainings that end in every way, for child processes: imports nothing slow."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -99,12 +100,33 @@ def finish_second_time(config: DetConfig, folder: Path) -> int:
     return 0
 
 
-if __name__ == "__main__":  # a parent that can be killed: FOLDER TRAINING
-    from lesion_det.launch import LocalLauncher, Stopped
+def count_to_ten(config: DetConfig, folder: Path) -> int:
+    """Count up from where an earlier try was killed; the first one waits for that at five."""
+    folder.mkdir(exist_ok=True)
+    (folder / "parent").write_text(str(os.getppid()))
+    counted = folder / "counted"
+    reached = len(counted.read_text().split()) if counted.is_file() else 0
+    with (folder / ".lock").open("a") as lock, counted.open("a", buffering=1) as file:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for number in range(reached + 1, 11):
+            file.write(f"{number}\n")
+            while number == 5:
+                time.sleep(0.05)
+    return 0
 
-    top, train = Path(sys.argv[1]), {"tick": tick, "deaf": deaf}[sys.argv[2]]
+
+if __name__ == "__main__":  # a parent that can be killed: FOLDER TRAINING [ADDRESS OF RAY]
+    from lesion_det.launch import LocalLauncher, Stopped
+    from lesion_det.ray_cluster import RayLauncher
+    from tests.lesion_det import toy_cells
+
+    top, train = Path(sys.argv[1]), {"tick": toy_cells.tick, "deaf": toy_cells.deaf}[sys.argv[2]]
+    ray_address = sys.argv[3] if len(sys.argv) > 3 else ""
+    launch = (
+        RayLauncher(ray_address, "cpu", 2, train) if ray_address else LocalLauncher(2, (), train)
+    )
     try:
-        for _ in LocalLauncher(2, (), train)([toy_task(top, seed) for seed in (0, 1, 2)], print):
+        for _ in launch([toy_task(top, seed) for seed in (0, 1, 2)], print):
             pass
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None
