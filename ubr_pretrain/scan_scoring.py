@@ -7,7 +7,6 @@ returned; the local run, the workers on a cluster and every shard call it and no
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +154,9 @@ def score_here(run: ScoringRun, tasks: Sequence[ScoringTask]) -> Iterator[Scored
     """Score in this process, volumes first, while the next volume is being read."""
     volumes = [task for task in tasks if task.kind == "volumes"]
     entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
-    with closing(read_ahead(entries, **run.rules.reading)) as coming:
-        for task, (_, outcome) in zip(volumes, coming, strict=True):
-            yield run.record_volume(task, outcome)
+    coming = read_ahead(entries, **run.rules.reading)
+    for task, (_, outcome) in zip(volumes, coming, strict=True):
+        yield run.record_volume(task, outcome)
     for task in tasks:
         if task.kind == "images":
             yield run.record_image(task)

@@ -100,8 +100,8 @@ class ScoreArchive:
             record: plain values.
             origin: what else is to be known of where it came from.
         """
-        line = {"kind": kind, "name": name, "place": place, "content": content, **origin}
-        line["record"] = record
+        names = {"kind": kind, "name": name, "place": place, "content": content, **origin}
+        line = {**names, "record": record}
         self._note(self._append(line), line)
 
     def record(self, name: str) -> dict[str, Any]:

@@ -78,12 +78,17 @@ def _number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
-def in_progress(items: Iterable[Item], count: int, what: str) -> Iterator[Item]:
+def in_progress(items: Iterable[Item], count: int | None, what: str) -> Iterator[Item]:
     """Yield the items one by one under a bar on a terminal, else with a line now and then.
 
     The bar and the lines go to standard error, results to standard output.
+
+    Args:
+        items: of the stream.
+        count: how many there will be; None: nobody knows yet.
+        what: they are.
     """
-    if not sys.stderr.isatty() or count < 2:
+    if not sys.stderr.isatty() or (count is not None and count < 2):
         yield from _with_lines(items, count, what)
         return
     columns = (
@@ -101,13 +106,15 @@ def in_progress(items: Iterable[Item], count: int, what: str) -> Iterator[Item]:
         yield from bar.track(items, total=count)
 
 
-def _with_lines(items: Iterable[Item], count: int, what: str) -> Iterator[Item]:
+def _with_lines(items: Iterable[Item], count: int | None, what: str) -> Iterator[Item]:
     start = last = time.monotonic()
     for number, item in enumerate(items):
         now = time.monotonic()
         if number and now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left_min = (now - start) / number * (count - number) / 60
-            line = f"{what}: {number} of {count}, about {left_min:.0f} min left"
+            line = f"{what}: {number}, {number / (now - start):.3g} a second"
+            if count is not None:
+                left_min = (now - start) / number * (count - number) / 60
+                line = f"{what}: {number} of {count}, about {left_min:.0f} min left"
             print(line, file=sys.stderr, flush=True)
         yield item

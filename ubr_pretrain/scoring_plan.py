@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def plans_of_units(units: Iterable[Unit], is_done: Recorded) -> Iterator[Plan]:
 def _plan(
     scans: Scans, task_of: Callable[[VolumeEntry | ImageEntry], ScoringTask], is_done: Recorded
 ) -> Plan:
-    tasks = [task_of(entry) for entry in chain(scans.volumes, scans.images)]
+    tasks = [task_of(entry) for entry in scans.volumes] + list(map(task_of, scans.images))
     held = [task for task in tasks if is_done(task)]
     names = {task.name for task in held}
     pending = [task for task in tasks if task.name not in names]

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ubr_pretrain.ray_session import HERE
-from ubr_pretrain.runtime import stop_on_signals
+from ubr_pretrain.ray_session import HERE, ray_session
+from ubr_pretrain.runtime import StopRequest, stop_on_signals
 from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules, ScoringRun, score_here
 from ubr_pretrain.scans import find_scans
 from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, open_archive
@@ -31,7 +31,10 @@ from ubr_pretrain.score_lines import (
 )
 from ubr_pretrain.score_tables import Format, write_tables
 from ubr_pretrain.scoring_plan import Plan, Recorded, Scored, plan_scans, plans_of_units
-from ubr_pretrain.shards import COMPLETE, Shard, find_units, mark_complete, names_sha256
+from ubr_pretrain.shards import COMPLETE, Shard, Unit, find_units, mark_complete, names_sha256
+
+if TYPE_CHECKING:
+    from ubr_pretrain.ray_scoring import RayJob
 
 Engine = Literal["local", "ray"]
 FEW = 5
@@ -58,10 +61,10 @@ class _Recorder:
     _taken: set[str] = field(default_factory=set)
     _heading: str = ""
 
-    def note(self, plan: Plan) -> None:
-        """Count what a search passed over, and show what is recorded already."""
-        self.skipped.update(plan.skipped)
-        for name in plan.held:
+    def note(self, held: Sequence[str], skipped: Mapping[str, int]) -> None:
+        """Show what is recorded already, and count what a search passed over."""
+        self.skipped.update(skipped)
+        for name in held:
             self._taken.add(name)
             self._show(self.archive.record(name))
 
@@ -140,8 +143,10 @@ def score_scans(
     Raises:
         ValueError: nothing to score, or results of other settings in the way.
     """
-    header = {**choice.identity(scorer := choice.read()), **rules.header}
-    plans: Iterator[Plan]
+    on_ray = engine == "ray"
+    scorer = (replace(choice, device="cpu") if on_ray else choice).read()
+    identity = choice.identity(scorer)
+    header = {**identity, **rules.header}
     if shard is None:
         scans = find_scans(paths)
         if not scans.volumes and not scans.images:
@@ -151,19 +156,29 @@ def score_scans(
     else:
         units = find_units(paths)
         out, header = shard.folder(out), {**header, "shard": str(shard)}
-    with open_archive(out, header, overwrite=overwrite) as archive, stop_on_signals() as stop:
+    with (
+        ray_session(ray_address, "--engine ray") if on_ray else nullcontext(),
+        open_archive(out, header, overwrite=overwrite) as archive,
+        stop_on_signals() as stop,
+    ):
         recorder = _Recorder(archive, detailed=shard is None and len(scans.volumes) <= FEW)
         done = Recorded(archive.held, rules.suffixes, out.absolute())
+        work: Plan | list[Unit]
         if shard is None:
-            plans = iter([plan_scans(scans, archive, done)])
+            work = plan_scans(scans, archive, done)
         else:
             (out / COMPLETE).unlink(missing_ok=True)
-            mine = [unit for unit in units if shard.holds(unit)]
-            plans = plans_of_units(mine, done)
-        events = _score_here(ScoringRun(scorer, rules, out), plans)
-        with closing(events):
-            for event in events:
-                recorder.take(event) if isinstance(event, Scored) else recorder.note(event)
+            work = [unit for unit in units if shard.holds(unit)]
+        if on_ray:
+            from ubr_pretrain.ray_scoring import RayJob
+
+            job = RayJob(choice, identity, rules, done.out)
+            coming = _score_on_ray(job, work, done, recorder, stop)
+        else:
+            coming = _score_here(ScoringRun(scorer, rules, out), work, done, recorder)
+        with closing(coming):
+            for scored in coming:
+                recorder.take(scored)
                 if stop.signal is not None:
                     break
         if shard is None:
@@ -177,8 +192,28 @@ def score_scans(
     return 1 if recorder.refused else 0
 
 
-def _score_here(run: ScoringRun, plans: Iterable[Plan]) -> Iterator[Plan | Scored]:
-    for plan in plans:
-        yield plan
+def _score_here(
+    run: ScoringRun, work: Plan | Sequence[Unit], done: Recorded, recorder: _Recorder
+) -> Generator[Scored, None, None]:
+    for plan in [work] if isinstance(work, Plan) else plans_of_units(work, done):
+        recorder.note(plan.held, plan.skipped)
         for tasks, what in ((plan.volumes, "volumes"), (plan.images, "slices")):
             yield from in_progress(score_here(run, tasks), len(tasks), what)
+
+
+def _score_on_ray(
+    job: RayJob,
+    work: Plan | Sequence[Unit],
+    done: Recorded,
+    recorder: _Recorder,
+    stop: StopRequest,
+) -> Generator[Scored, None, None]:
+    from ubr_pretrain.ray_scoring import score_on_ray
+
+    if not isinstance(work, Plan):
+        yield from in_progress(score_on_ray(job, work, done, recorder.note, stop), None, "scans")
+        return
+    recorder.note(work.held, work.skipped)
+    tasks = [*work.volumes, *work.images]
+    coming = score_on_ray(job, tasks, done, recorder.note, stop)
+    yield from in_progress(coming, len(tasks), "scans")
