@@ -1,9 +1,9 @@
 """Volumes decoded once: square int16 slices at the network's size, memory-mapped.
 
-A volume is two files, ``<name>-<key>.npy`` (int16 HU [z, S, S]) and ``<name>-<key>.json`` (runs,
-positions, subject, SHA-256). The key covers the source file's path, size and time and the geometry
-of the ``InputSpec``, so an interrupted build goes on where it stopped, and a changed file is read
-again. The JSON is written last: what has one is complete.
+Every volume is two files (`SliceFiles`), named by a key that covers the source file's path, size
+and time and the geometry of the ``InputSpec``: an interrupted build goes on where it stopped, a
+changed file is read again, a damaged one is decoded again. A slice takes 2 S^2 bytes (32,768 at
+128 px). Threads decode the volumes; memory holds one volume a thread, however many there are.
 
 Shapes:
     z: slices of a volume; S: ``InputSpec.size_px``.
@@ -11,24 +11,38 @@ Shapes:
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
+from shutil import disk_usage
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int16
 from numpy import ndarray
 
-from ubr_pretrain.checkpoint import write_atomically
-from ubr_pretrain.ct import InputSpec, Volume, VolumeRefused, contiguous_runs
+from ubr_pretrain.ct import InputSpec, VolumeRefused, contiguous_runs
+from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import resample_slices
-from ubr_pretrain.runtime import to_json
+from ubr_pretrain.png_slices import slice_number
+from ubr_pretrain.slice_files import SliceFiles, map_slices, remove_abandoned, source_key
+from ubr_pretrain.stored_file import StoredFile
+from ubr_pretrain.volume_file import HEADER_READERS
 from ubr_pretrain.volumes import VolumeEntry, looks_like_hu
+
+THREADS = min(8, os.cpu_count() or 1)
+"""Volumes that are decoded at once, and held in memory meanwhile."""
+
+SPARE = 1.05
+"""Room that is asked for, in multiples of what will be written."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -53,10 +67,10 @@ class StoredVolume:
     step_mm: float
     sha256: str
 
-    @cached_property
+    @property
     def slices(self) -> Int16[ndarray, "z S S"]:
         """The slices in HU, memory-mapped."""
-        return np.load(self.file, mmap_mode="r")
+        return map_slices(self.file)
 
     @property
     def runs(self) -> tuple[range, ...]:
@@ -80,29 +94,68 @@ def build_slice_store(
     *,
     min_slices: int,
     say: Callable[[str], None] = lambda _: None,
+    progress: bool = False,
+    hashed: bool = True,
+    threads: int = THREADS,
 ) -> tuple[list[StoredVolume], list[Refusal]]:
     """Decode what is not yet in ``folder``; return what can be trained on and what was refused.
 
-    A refused volume does not end the build: it becomes a ``Refusal``.
+    A refused volume does not end the build: it becomes a ``Refusal``. What is there already is read
+    once and compared with its SHA-256 (about a second a GB and thread, or what the disk takes), and
+    decoded again where it differs.
 
     Args:
         folder: where the files go.
         entries: the volumes, in any order.
         spec: its ``size_px`` and ``fov_mm`` set the geometry.
         min_slices: a volume without a run of this many slices is refused (E-FEW).
-        say: told of every refusal, and every 25 volumes how far it got.
+        say: told of every refusal, of damage, and of the size of the store.
+        progress: show how far it got, and the time left.
+        hashed: False where another process has just compared the SHA-256: lengths are enough.
+        threads: that decode at once; the result does not depend on it.
+
+    Raises:
+        ValueError: the disk is too small, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    began_s, volumes = time.monotonic(), list(entries)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        with _workers(threads) as pool:
+            found = pool.map(partial(_look_up, folder, spec, hashed), volumes)
+            states = [*_shown(found, len(volumes), "volumes looked up", progress)]
+            for state in states:
+                if isinstance(state, _Absent) and state.fault:
+                    say(f"{state.files.slices}: {state.fault}; decoded again")
+            absent = [n for n, state in enumerate(states) if isinstance(state, _Absent)]
+            _require_room(folder, [volumes[n] for n in absent], spec)
+            decoded = pool.map(partial(_decode, spec), [states[n] for n in absent])
+            shown = _shown(decoded, len(absent), "volumes decoded", progress)
+            for n, state in zip(absent, shown, strict=True):
+                states[n] = state
+    except OSError as error:
+        free = disk_usage(folder).free / 1e9 if folder.is_dir() else 0.0
+        raise ValueError(
+            f"{folder}: cannot be written ({error.strerror}; {free:.1f} GB are free)"
+        ) from error
+    map_slices.cache_clear()  # what was decoded again is another file
     stored: list[StoredVolume] = []
     refused: list[Refusal] = []
-    for count, entry in enumerate(entries, start=1):
-        try:
-            stored.append(_store(folder, entry, spec, min_slices))
-        except VolumeRefused as refusal:
-            refused.append(Refusal(entry.name, refusal.code, refusal.cause))
-            say(f"refused: {refusal}")
-        if count % 25 == 0:
-            say(f"slice store: {count} volumes read")
+    for entry, state in zip(volumes, states, strict=True):
+        assert not isinstance(state, _Absent)
+        if isinstance(state, StoredVolume) and (short := _too_short(state, min_slices)):
+            state = short
+        if isinstance(state, StoredVolume):
+            stored.append(state)
+        else:
+            refused.append(Refusal(entry.name, state.code, state.cause))
+            say(f"refused: {state}")
+    num_slices, slice_bytes = sum(len(v.z_mm) for v in stored), 2 * spec.size_px**2
+    say(
+        f"slice store {folder}: {num_slices} slices of {slice_bytes} bytes, "
+        f"{num_slices * slice_bytes / 1e9:.2f} GB; {len(absent)} of {len(volumes)} volumes decoded "
+        f"in {time.monotonic() - began_s:.1f} s"
+    )
     return stored, refused
 
 
@@ -127,10 +180,10 @@ def split_by_subject(
     Raises:
         ValueError: a name of ``holdout`` is not in the data, or nothing is left to train on.
     """
-    known = {v.name for v in volumes} | {v.subject for v in volumes}
-    if unknown := sorted(set(holdout) - known):
+    held, known = set(holdout), {v.name for v in volumes} | {v.subject for v in volumes}
+    if unknown := sorted(held - known):
         raise ValueError(f"holdout {unknown[0]!r}: no such volume or subject in the data")
-    named = {v.subject for v in volumes if v.name in holdout or v.subject in holdout}
+    named = {v.subject for v in volumes if v.name in held or v.subject in held}
     drawn = {s for s in {v.subject for v in volumes} - named if _chance(seed, s) < fraction}
     training = [v for v in volumes if v.subject not in named | drawn]
     if not training:
@@ -143,39 +196,61 @@ def _chance(seed: int, subject: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _store(folder: Path, entry: VolumeEntry, spec: InputSpec, min_slices: int) -> StoredVolume:
-    key = _key(entry, spec)
-    slices_file = folder / f"{entry.name}-{key}.npy"
-    record_file = slices_file.with_suffix(".json")
-    if not record_file.is_file():
-        _decode(entry, spec, slices_file, record_file)
-    record = json.loads(record_file.read_text("utf-8"))
-    volume = StoredVolume(
-        entry.name,
-        entry.subject,
-        entry.path,
-        slices_file,
-        tuple(record["z_mm"]),
-        record["step_mm"],
-        record["sha256"],
-    )
-    longest = max(len(run) for run in volume.runs)
-    if longest < min_slices:
-        raise VolumeRefused(
-            "E-FEW", entry.path, f"its longest run has {longest} slices, m = {min_slices} needed"
-        )
-    return volume
+@contextmanager
+def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that begin nothing more once the block has ended, by an error for instance."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _decode(entry: VolumeEntry, spec: InputSpec, slices_file: Path, record_file: Path) -> None:
-    volume: Volume = entry.read()
+def _shown(results: Iterable[Result], count: int, what: str, progress: bool) -> Iterator[Result]:
+    """Pass results on, with a bar that shows how many there were."""
+    if not progress or not count:
+        yield from results
+        return
+    with closing(ProgressLine(count)) as line:
+        for number, result in enumerate(results, start=1):
+            line.show(number, what)
+            yield result
+
+
+@dataclass(frozen=True)
+class _Absent:
+    """A volume that is to be decoded, and what is wrong with the slices that are there."""
+
+    entry: VolumeEntry
+    files: SliceFiles
+    fault: str | None = None
+
+
+def _look_up(
+    folder: Path, spec: InputSpec, hashed: bool, entry: VolumeEntry
+) -> StoredVolume | _Absent | VolumeRefused:
+    try:
+        key = source_key(entry, spec)
+    except OSError as error:
+        return VolumeRefused("E-MISSING", entry.path, f"cannot be read: {error}")
+    files = SliceFiles(folder / f"{entry.name}-{key}.npy")
+    record = files.read_record()
+    if record is None:
+        return _Absent(entry, files)
+    if fault := files.fault(record, spec.size_px, hashed=hashed):
+        return _Absent(entry, files, fault)
+    return _volume(entry, files, record)
+
+
+def _decode(spec: InputSpec, absent: _Absent) -> StoredVolume | VolumeRefused:
+    entry = absent.entry
+    try:
+        volume = entry.read()
+    except VolumeRefused as refusal:
+        return refusal
     if doubt := looks_like_hu(volume):
-        raise VolumeRefused("E-NOHU", entry.path, doubt, "training needs Hounsfield units")
-    if volume.hu.min() == volume.hu.max():
-        raise VolumeRefused("E-NOHU", entry.path, f"every voxel is {volume.hu.min()} HU")
+        return VolumeRefused("E-NOHU", entry.path, doubt, "training needs Hounsfield units")
     slices = resample_slices(volume.hu, volume.spacing_mm_zyx[1:], spec)
-    with write_atomically(slices_file) as file:
-        np.save(file, slices)
     record = {
         "name": entry.name,
         "subject": entry.subject,
@@ -183,20 +258,52 @@ def _decode(entry: VolumeEntry, spec: InputSpec, slices_file: Path, record_file:
         "step_mm": volume.spacing_mm_zyx[0],
         "z_mm": volume.z_mm.tolist(),
         "notes": list(volume.notes),
-        "sha256": hashlib.sha256(slices.tobytes()).hexdigest(),
     }
-    with write_atomically(record_file, "w") as file:
-        file.write(to_json(record, indent=1) + "\n")
+    del volume  # other threads need the memory while the disk writes
+    return _volume(entry, absent.files, absent.files.write(slices, record))
 
 
-def _key(entry: VolumeEntry, spec: InputSpec) -> str:
-    """Return what identifies the source bytes and the geometry they are resampled to."""
-    path = entry.path
-    files = [*entry.files] or [path]
-    if path.is_dir() and not entry.files:  # PNG slices, and the table that states their spacing
-        files = [*path.glob("*"), *path.parent.parent.glob("DL_info*.csv")]
-    elif path.suffix in (".mhd", ".nhdr"):  # a header whose voxels lie beside it
-        files = [*path.parent.glob(f"{glob.escape(path.stem)}.*")]
-    stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files) if p.is_file()]
-    text = f"{stamp} {entry.phase} {spec.size_px} {spec.fov_mm}"
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
+def _volume(entry: VolumeEntry, files: SliceFiles, record: Mapping[str, Any]) -> StoredVolume:
+    return StoredVolume(
+        entry.name,
+        entry.subject,
+        entry.path,
+        files.slices,
+        tuple(record["z_mm"]),
+        record["step_mm"],
+        record["sha256"],
+    )
+
+
+def _too_short(volume: StoredVolume, min_slices: int) -> VolumeRefused | None:
+    longest = max(len(run) for run in volume.runs)
+    if longest >= min_slices:
+        return None
+    cause = f"its longest run has {longest} slices, m = {min_slices} needed"
+    return VolumeRefused("E-FEW", volume.path, cause)
+
+
+def _require_room(folder: Path, entries: Sequence[VolumeEntry], spec: InputSpec) -> None:
+    """Refuse a disk that is too small, before hours are spent on filling it."""
+    num_bytes = SPARE * sum(_expected_slices(entry) for entry in entries) * 2 * spec.size_px**2
+    free = disk_usage(folder).free
+    if num_bytes > free:
+        raise ValueError(
+            f"{folder}: {num_bytes / 1e9:.1f} GB of slices are to be written and "
+            f"{free / 1e9:.1f} GB are free; name a folder on another disk by --store"
+        )
+
+
+def _expected_slices(entry: VolumeEntry) -> int:
+    """Return how many slices the headers promise; 0 for what will be refused."""
+    if entry.refusal is not None:
+        return 0
+    if entry.headers:
+        return sum(len(header.frames) for header in entry.headers)
+    try:
+        if entry.path.is_dir():
+            return sum(slice_number(file) is not None for file in entry.path.iterdir())
+        with StoredFile(entry.path) as file:
+            return max(HEADER_READERS[file.format](file.stream, entry.path).shape[0], 0)
+    except (VolumeRefused, OSError, KeyError):
+        return 0
