@@ -4,16 +4,18 @@
     volumes: one row a volume, refused ones with their code.
     images:  one row a single slice.
 
-Records are read one at a time, so an archive of any size fits into memory.
+Records are read one at a time, so an archive of any size fits into memory. One run writes a Parquet
+file a table; ``gather_scores`` writes a folder of parts a table, which any reader takes for one.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +23,7 @@ from pyarrow import parquet
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
-from ubr_pretrain.score_archive import ScoreArchive
+from ubr_pretrain.score_archive import Kind
 from ubr_pretrain.scored_volume import record_to_table
 
 Format = Literal["csv", "json", "parquet"]
@@ -77,14 +79,42 @@ IMAGE_COLUMNS = pa.schema(
         ("cause", TEXT),
     ]
 )
-ROWS_AT_ONCE = 2000
-"""Records that become one row group."""
+RECORDS_AT_ONCE = 2000
+"""Records of which rows are made at a time."""
+
+ROWS_IN_GROUP = 50_000
+"""A row group of Parquet has at least so many rows, and not many more than a volume has slices."""
+
+ROWS_IN_PART = 5_000_000
+"""A part of a partitioned table has at least so many rows (100 to 200 MB), the last one fewer."""
 
 
-def write_tables(archive: ScoreArchive, formats: Iterable[Format]) -> list[Path]:
-    """Write the tables of an archive beside its journal, atomically; return their paths.
+class Records(Protocol):
+    """Where the tables come from: one archive, or all shards of one."""
+
+    @property
+    def out(self) -> Path:
+        """Where the tables go."""
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """With which weights and settings it was scored."""
+
+    def records(self, kind: Kind) -> Iterator[dict[str, Any]]:
+        """Yield every record of a kind."""
+
+
+def write_tables(
+    archive: Records, formats: Iterable[Format], *, in_parts: bool = False
+) -> list[Path]:
+    """Write the tables of an archive into its folder, atomically; return their paths.
 
     A table without rows is written for slices only, so that a reader finds the file it expects.
+
+    Args:
+        archive: where the records come from.
+        formats: of the tables.
+        in_parts: make a folder of parts of a Parquet table, not a file.
     """
     written: list[Path] = []
     tables: list[tuple[str, pa.Schema, Callable[[], Iterator[pd.DataFrame]]]] = [
@@ -101,7 +131,13 @@ def write_tables(archive: ScoreArchive, formats: Iterable[Format]) -> list[Path]
             if name != "scores" and next(archive.records(name), None) is None:  # type: ignore[arg-type]
                 continue
             path = archive.out / f"{name}.{kind}"
-            (_write_csv if kind == "csv" else _write_parquet)(parts(), columns, path)
+            if kind == "csv":
+                _write_csv(parts(), columns, path)
+            elif in_parts:
+                path = archive.out / name
+                _write_parts(parts(), columns, path)
+            else:
+                _write_parquet(_row_groups(parts(), columns), columns, path)
             written.append(path)
     return written
 
@@ -134,20 +170,20 @@ def _joined(words: Iterable[str], by: str) -> str | None:
     return by.join(words) or None
 
 
-def _slice_tables(archive: ScoreArchive) -> Iterator[pd.DataFrame]:
+def _slice_tables(archive: Records) -> Iterator[pd.DataFrame]:
     for record in archive.records("volumes"):
         if "code" not in record:
             yield record_to_table(record)
 
 
-def _rows(archive: ScoreArchive, kind: Literal["volumes", "images"]) -> Iterator[pd.DataFrame]:
+def _rows(archive: Records, kind: Literal["volumes", "images"]) -> Iterator[pd.DataFrame]:
     to_row = volume_row if kind == "volumes" else image_row
     records = archive.records(kind)
-    while rows := [to_row(record) for record in islice(records, ROWS_AT_ONCE)]:
+    while rows := [to_row(record) for record in islice(records, RECORDS_AT_ONCE)]:
         yield pd.DataFrame(rows)
 
 
-def _write_json(archive: ScoreArchive, path: Path) -> None:
+def _write_json(archive: Records, path: Path) -> None:
     with write_atomically(path, "w") as file:
         head = to_json(dict(archive.header), indent=1).rstrip().removesuffix("}").rstrip()
         file.write(head)
@@ -174,7 +210,47 @@ def _harmless(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
 
 
-def _write_parquet(parts: Iterator[pd.DataFrame], columns: pa.Schema, path: Path) -> None:
+def _row_groups(parts: Iterable[pd.DataFrame], columns: pa.Schema) -> Iterator[pa.Table]:
+    few: list[pa.Table] = []
+    for part in parts:
+        few.append(pa.Table.from_pandas(part, schema=columns, preserve_index=False))
+        if sum(table.num_rows for table in few) >= ROWS_IN_GROUP:
+            yield pa.concat_tables(few)
+            few = []
+    if few:
+        yield pa.concat_tables(few)
+
+
+def _write_parquet(groups: Iterable[pa.Table], columns: pa.Schema, path: Path) -> None:
     with write_atomically(path) as file, parquet.ParquetWriter(file, columns) as writer:
-        for part in parts:
-            writer.write_table(pa.Table.from_pandas(part, schema=columns, preserve_index=False))
+        for group in groups:
+            writer.write_table(group)
+
+
+def _write_parts(parts: Iterator[pd.DataFrame], columns: pa.Schema, folder: Path) -> None:
+    """Write ``folder/part-00000.parquet`` and so on; the folder is replaced once all are there."""
+    groups = _row_groups(parts, columns)
+    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
+    first = next(groups, columns.empty_table())
+    for number in count():
+        several = _of_one_part(first, groups)
+        _write_parquet(several, columns, new / f"part-{number:05d}.parquet")
+        if (following := next(groups, None)) is None:
+            break
+        first = following
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _of_one_part(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    rows = 0
+    for group in chain([first], others):
+        yield group
+        rows += group.num_rows
+        if rows >= ROWS_IN_PART:
+            return
