@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -22,6 +24,7 @@ from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.slice_store import (
+    THREADS,
     Refusal,
     StoredVolume,
     build_slice_store,
@@ -124,9 +127,21 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
         raise ValueError(f"--data {' '.join(map(str, config.data))}: no CT volume to train on")
     shares = entries[ranks.rank :: ranks.world_size]
     finer = config.input.model_copy(update={"size_px": config.input.size_px * config.oversample})
-    build_slice_store(where, shares, finer, min_slices=config.m, say=say)
-    ranks.wait()
-    volumes, refused = build_slice_store(where, entries, finer, min_slices=config.m)
+    volumes, refused = build_slice_store(
+        where,
+        shares,
+        finer,
+        min_slices=config.m,
+        say=say,
+        progress=ranks.is_first,
+        threads=max(1, THREADS // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+    )
+    if ranks.world_size > 1:  # read what the others stored, but not again what they refused
+        known = {r.name: r for part in ranks.gather_objects(refused) for r in part}
+        rest = [entry for entry in entries if entry.name not in known]
+        volumes, more = build_slice_store(where, rest, finer, min_slices=config.m, hashed=False)
+        known |= {refusal.name: refusal for refusal in more}
+        refused = [known[entry.name] for entry in entries if entry.name in known]
     if not volumes:
         raise ValueError(f"all {len(refused)} volumes were refused; first: {refused[0].cause}")
     training, validation = split_by_subject(
@@ -175,4 +190,5 @@ def _weights(config: UbrConfig, training: Sequence[StoredVolume]) -> list[float]
         next(i for i, top in enumerate(config.data) if top in (volume.path, *volume.path.parents))
         for volume in training
     ]
-    return [config.source_weights[source] / sources.count(source) for source in sources]
+    volumes_of = Counter(sources)
+    return [config.source_weights[source] / volumes_of[source] for source in sources]
