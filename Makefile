@@ -3,6 +3,7 @@
 # make test    all tests; more of them where real data lies in ../shared/data
 # make search  the tests of laws alone, on many examples that were never tried before (half an hour)
 # make check   format, lint, types, and who may import whom
+# make help-texts   what every command prints on --help, stored where it is read at once
 # make bench   ratios against bounds and peers, into benchmarks/results.md (half an hour)
 # make scorer CT=ct OPENKBP=openkbp   the weights of the package, from the scans named in their model card (hours)
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 DEMO = runs/demo
 
-.PHONY: setup demo test search check bench scorer
+.PHONY: setup demo test search check help-texts bench scorer
 
 setup: $(VENV)/.installed
 
@@ -44,6 +45,9 @@ demo: setup
 	compare_inits.py --preset demo --coco $(DEMO)/coco --images $(DEMO)/lesions/deeplesion/Images_png --ubr $(DEMO)/export/ubr.safetensors --inits random ubr --seeds 0 1 --title "Demo on synthetic patients" --ubr-run $(DEMO)/ubr --scores $(DEMO)/scores --pictures $(DEMO)/phantoms/pictures/*.png --out $(DEMO)/compare --overwrite
 	cp $(DEMO)/compare/report.html $(DEMO)/report.html
 	@echo "look at $(DEMO)/report.html"
+
+help-texts: setup
+	python -m tests.help_texts
 
 bench: setup
 	python benchmarks/bench.py

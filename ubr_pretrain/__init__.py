@@ -4,15 +4,17 @@
 >>> score_volume("scan.nii.gz").to_table()                       # doctest: +SKIP
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ubr_pretrain.scorer import score_image, score_volume
-
+__version__ = "0.1.0"
 __all__ = ["score_image", "score_volume"]
 
+TYPE_CHECKING = False  # that of typing would be most of what it takes to answer --help
+if TYPE_CHECKING:
+    from typing import Any
 
-def __getattr__(name: str) -> Any:
+    from ubr_pretrain.scorer import score_image, score_volume
+
+
+def __getattr__(name: str) -> "Any":
     """Import the scorer when it is first asked for: the package itself stays light."""
     if name in __all__:
         from ubr_pretrain import scorer

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from ubr_pretrain import __version__
 from ubr_pretrain.plain_words import PlainHelp, plain_complaint
 
 MAX_YAML_BYTES = 1_000_000
@@ -89,7 +90,7 @@ class CommandParser(ArgumentParser):
     """A parser whose help is in plain words, and whose complaint is one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": PlainHelp, **kwargs})
+        super().__init__(*args, **{"formatter_class": PlainHelp, "version": __version__, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with one line, without the usage."""

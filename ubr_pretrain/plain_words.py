@@ -91,8 +91,15 @@ def _type_of(action: argparse.Action) -> Any:
     return getattr(action, "_typehint", None) or action.type
 
 
+HELP_COLUMNS = 78
+"""Fits the terminals that there are; the same everywhere, as help is stored (``commands.py``)."""
+
+
 class PlainHelp(DefaultHelpFormatter):
     """Help in which a flag's type and default read as what one types."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=HELP_COLUMNS)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         hint, words = _type_of(action), action.help or ""

@@ -1,0 +1,56 @@
+"""What the installed commands call: ``--help`` and ``--version`` at once, all else in their modules.
+
+``[project.scripts]`` names attributes of this module and of those like it in the other packages:
+``ubr_pretrain.commands:train_ubr`` is ``main`` of ``ubr_pretrain.train_ubr``. Before that module
+can say a word it imports a parser and its friends, ten times what Python takes to start. So the
+help of every command lies beside it, ``help/train_ubr.txt``: 78 columns wide, written by
+``make help-texts``, and held by a test against what the parser prints. Any other arguments go to
+the module, also where ``--help`` is among them: the parser may have a complaint before it. Nothing
+is imported here that Python has not imported when it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ubr_pretrain import __version__
+
+TYPE_CHECKING = False  # that of typing takes as long to import as all else here
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def commands_of(package: str, folder: str) -> Callable[[str], Callable[..., int]]:
+    """Return a module's ``__getattr__``, whose attributes are the commands of a package.
+
+    Args:
+        package: its name.
+        folder: where its ``help/`` is.
+    """
+
+    def command(name: str) -> Callable[..., int]:
+        text = os.path.join(folder, "help", f"{name}.txt")  # noqa: PTH118  (pathlib is not there yet)
+        if not os.path.isfile(text):  # noqa: PTH113
+            raise AttributeError(f"{package} has no command {name!r}")
+
+        def run(argv: Sequence[str] | None = None) -> int:
+            arguments = list(sys.argv[1:] if argv is None else argv)
+            if arguments in (["-h"], ["--help"], ["--version"]):
+                with open(text, encoding="utf-8") as file:  # noqa: PTH123
+                    said = file.read()
+                if arguments == ["--version"]:
+                    said = f"{said.split(maxsplit=2)[1]} {__version__}\n"  # usage: NAME ...
+                sys.stdout.write(said)
+                return 0
+            from importlib import import_module
+
+            exit_code: int = import_module(f"{package}.{name}").main(argv)
+            return exit_code
+
+        return run
+
+    return command
+
+
+__getattr__ = commands_of("ubr_pretrain", os.path.dirname(__file__))  # noqa: PTH120
