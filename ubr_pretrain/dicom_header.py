@@ -10,50 +10,22 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.config import disable_value_validation
-from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.tag import Tag
 
 from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.dicom_elements import MOMENTS, TAGS, Elements, joint, numbers_of, words_of
 from ubr_pretrain.dicom_pixels import PLAIN_SYNTAXES, PlainPixels, pixel_fault, plain_pixels
 from ubr_pretrain.stored_file import StoredFile, describe
 
 DEFLATED_SYNTAX = "1.2.840.10008.1.2.1.99"
 PIXEL_GROUP = 0x7FE00000
-
-MOMENTS = (
-    ("TemporalPositionIdentifier", "TemporalPositionIndex"),
-    ("NominalPercentageOfCardiacPhase",),
-    ("AcquisitionNumber", "FrameAcquisitionNumber"),
-    ("AcquisitionDateTime", "FrameAcquisitionDateTime", "AcquisitionTime"),
-)
-"""What may tell the phases of one series apart: classic and Enhanced names, the surest first."""
-
-KEYWORDS = [
-    "SOPClassUID", "Modality", "ImageType", "PatientID", "PatientPosition", "StudyInstanceUID",
-    "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "SliceThickness", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
-    "LossyImageCompression", "BurnedInAnnotation", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    *(name for names in MOMENTS for name in names),
-]  # fmt: skip
-
-TAG_OF = {keyword: Tag(keyword) for keyword in KEYWORDS}
-TAGS = [*TAG_OF.values()]
-CHARACTER_SET = Tag("SpecificCharacterSet")
-
-MAX_CONVERTED = 20_000
-"""Values that are remembered: the files of one series, and of one scanner, agree on nearly all."""
 
 PARSE_ERRORS = (
     InvalidDicomError,
@@ -199,7 +171,7 @@ def _names_plain_syntax(head: bytes) -> bool:
 
 
 def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> DicomHeader:
-    top = _Elements(dataset)
+    top = Elements(dataset)
     num_frames = int(top.get("NumberOfFrames") or 1)
     rows, columns = int(top.get("Rows") or 0), int(top.get("Columns") or 0)
     samples = int(top.get("SamplesPerPixel") or 1)
@@ -235,28 +207,31 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
     )
 
 
-def _frame(path: Path, top: _Elements, index: int) -> DicomFrame:
+def _frame(path: Path, top: Elements, index: int) -> DicomFrame:
     layers = _layers(top, index)
-    thickness_mm = _numbers(layers, "SliceThickness")
-    slope, intercept = _numbers(layers, "RescaleSlope"), _numbers(layers, "RescaleIntercept")
+    thickness_mm = numbers_of(layers, "SliceThickness")
+    slope, intercept = numbers_of(layers, "RescaleSlope"), numbers_of(layers, "RescaleIntercept")
     return DicomFrame(
         path=path,
         index=index,
-        image_type=_words(layers, "FrameType") or _words(layers, "ImageType"),
-        position_mm=_numbers(layers, "ImagePositionPatient"),
-        orientation=_numbers(layers, "ImageOrientationPatient"),
-        pixel_mm=_numbers(layers, "PixelSpacing"),
+        image_type=words_of(layers, "FrameType") or words_of(layers, "ImageType"),
+        position_mm=numbers_of(layers, "ImagePositionPatient"),
+        orientation=numbers_of(layers, "ImageOrientationPatient"),
+        pixel_mm=numbers_of(layers, "PixelSpacing"),
         thickness_mm=thickness_mm[0] if thickness_mm else None,
         slope=slope[0] if slope else None,
         intercept=intercept[0] if intercept else None,
-        rescale_type=" ".join(_words(layers, "RescaleType")),
-        moments=tuple(
-            next((word for name in names for word in _words(layers, name)), "") for names in MOMENTS
+        rescale_type=" ".join(words_of(layers, "RescaleType")),
+        moments=joint(
+            tuple(
+                next((word for name in names for word in words_of(layers, name)), "")
+                for names in MOMENTS
+            )
         ),
     )
 
 
-def _layers(top: _Elements, index: int) -> list[Any]:
+def _layers(top: Elements, index: int) -> list[Any]:
     """Return the data sets that speak for a frame, the nearest first.
 
     In an Enhanced file these are the items of its functional groups, its own before the shared
@@ -267,47 +242,3 @@ def _layers(top: _Elements, index: int) -> list[Any]:
     items = [*own[index : index + 1], *shared[:1]]
     groups = [e.value[0] for item in items for e in item if e.VR == "SQ" and e.value]
     return [*groups, top]
-
-
-class _Elements:
-    """The wanted elements of a data set; equal bytes are converted once, and share their value."""
-
-    _converted: ClassVar[dict[tuple[str, str, bytes, bytes], Any]] = {}
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset, self._stored = dataset, dict(dataset.items())
-        characters = self._stored.get(CHARACTER_SET)
-        self._characters = getattr(characters, "value", None) or b""
-
-    def get(self, keyword: str) -> Any:
-        """Return the value of an element, None where it is not there."""
-        stored = self._stored.get(TAG_OF.get(keyword))
-        if stored is None:
-            return None
-        if not isinstance(stored, RawDataElement) or not isinstance(stored.value, bytes):
-            return self._dataset.get(keyword)
-        if stored.VR == "SQ" or keyword.endswith("Sequence"):
-            return self._dataset.get(keyword)
-        key = (keyword, str(stored.VR), stored.value, self._characters)
-        if key not in self._converted:
-            if len(self._converted) >= MAX_CONVERTED:
-                self._converted.clear()
-            self._converted[key] = self._dataset.get(keyword)
-        return self._converted[key]
-
-
-def _values(layers: Sequence[Any], keyword: str) -> list[Any]:
-    for layer in layers:
-        value = layer.get(keyword)
-        if value is not None and value != "":
-            several = isinstance(value, Sequence) and not isinstance(value, str)
-            return list(value) if several else [value]
-    return []
-
-
-def _numbers(layers: Sequence[Any], keyword: str) -> tuple[float, ...] | None:
-    return tuple(float(value) for value in _values(layers, keyword)) or None
-
-
-def _words(layers: Sequence[Any], keyword: str) -> tuple[str, ...]:
-    return tuple(str(value).strip().upper() for value in _values(layers, keyword))

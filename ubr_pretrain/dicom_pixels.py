@@ -57,6 +57,7 @@ class PlainPixels:
     unused_bits: int
 
 
+@lru_cache(maxsize=4096)  # the files of a series share it
 def plain_pixels(
     syntax: str, begins_at: int, allocated: Any, stored: Any, representation: Any
 ) -> PlainPixels | None:

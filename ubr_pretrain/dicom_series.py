@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import AIR_HU, MAX_HU, Volume, VolumeRefused, contiguous_runs
-from ubr_pretrain.dicom_header import MOMENTS, DicomHeader
+from ubr_pretrain.dicom_elements import MOMENTS
+from ubr_pretrain.dicom_header import DicomHeader
 from ubr_pretrain.dicom_pixels import decode, read_plain
 from ubr_pretrain.dicom_slices import CtSlice, ct_slices
 from ubr_pretrain.hounsfield import HuScale

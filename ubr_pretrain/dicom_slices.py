@@ -46,7 +46,7 @@ class CtSlice:
         thickness_mm: where stated.
         slope: HU = slope * stored + intercept.
         intercept: as above.
-        moments: what may tell it from a slice at the same place (`dicom_header.MOMENTS`).
+        moments: what may tell it from a slice at the same place (`dicom_elements.MOMENTS`).
     """
 
     header: DicomHeader
