@@ -1,8 +1,7 @@
 """The elements of a DICOM data set that are looked at, as values that equal files share.
 
 The files of a series agree on nearly all of them. What two files store in the same bytes is
-converted once and is one object: reading headers takes half the time, keeping them a third of the
-memory.
+converted once and is one object: headers take half the time to read and half the memory to keep.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Elements:
     def __init__(self, dataset: Any) -> None:
         self._dataset, self._stored = dataset, dict(dataset.items())
         characters = self._stored.get(CHARACTER_SET)
-        self._characters = getattr(characters, "value", None) or b""
+        self._characters = repr(getattr(characters, "value", None))
 
     def get(self, keyword: str) -> Any:
         """Return the value of an element, None where it is not there."""
