@@ -1,4 +1,4 @@
-"""What the installed commands call: ``--help`` and ``--version`` at once, all else in their modules.
+"""What the installed commands call: ``--help`` and ``--version`` at once, the rest in its module.
 
 ``[project.scripts]`` names attributes of this module and of those like it in the other packages:
 ``ubr_pretrain.commands:train_ubr`` is ``main`` of ``ubr_pretrain.train_ubr``. Before that module

@@ -99,7 +99,7 @@ class PlainHelp(DefaultHelpFormatter):
     """Help in which a flag's type and default read as what one types."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=HELP_COLUMNS)
+        super().__init__(prog, width=HELP_COLUMNS)  # type: ignore[no-untyped-call]
 
     def _get_help_string(self, action: argparse.Action) -> str:
         hint, words = _type_of(action), action.help or ""
