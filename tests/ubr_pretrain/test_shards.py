@@ -1,0 +1,278 @@
+"""An archive in shards: every scan in exactly one, and one table of all or a reason why not."""
+
+import json
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.dataset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from tests.command_line import refused_line
+from tests.ubr_pretrain.archives import recorded, write_archive, write_toy_checkpoint
+from tests.ubr_pretrain.dicom_writer import write_series
+from tests.ubr_pretrain.stored_volumes import nii, scan
+from ubr_pretrain import cohort, gather_scores, score_tables, score_volumes
+from ubr_pretrain.scan_scoring import ScoringRun
+from ubr_pretrain.scoring_plan import VOLUMES_AT_ONCE, Recorded, plans_of_units
+from ubr_pretrain.shards import Shard, Unit, find_units
+
+NOTHING = Recorded(frozenset(), (), Path())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_toy_checkpoint(tmp_path_factory.mktemp("weights") / "ubr.safetensors")
+
+
+def score(checkpoint: Path, *argv: object) -> int:
+    fixed = ["--checkpoint", checkpoint, "--pictures", "false", "--views", 1, "--device", "cpu"]
+    return score_volumes.main([str(word) for word in (*argv, *fixed)])
+
+
+def gather(out: Path, *argv: str) -> int:
+    return gather_scores.main([str(out), *argv])
+
+
+@given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 50))
+def test_every_unit_is_in_exactly_one_shard(names: list[str], count: int) -> None:
+    units = [Unit(name, Path("/a"), Path("/a") / "b") for name in names]
+    shards = [Shard(number, count) for number in range(1, count + 1)]
+    for unit in units:
+        assert sum(shard.holds(unit) for shard in shards) == 1
+
+
+def test_a_unit_stays_in_its_shard_wherever_the_archive_is_mounted(tmp_path: Path) -> None:
+    write_archive(tmp_path / "here" / "archive", 2)
+    (tmp_path / "there").mkdir()
+    names = [unit.name for unit in find_units([tmp_path / "here" / "archive"])]
+    (tmp_path / "here" / "archive").rename(tmp_path / "there" / "archive")
+    assert [unit.name for unit in find_units([tmp_path / "there" / "archive"])] == names
+    assert len(set(names)) == len(names) == 6
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "1/2/3", "-1/3", "1/100001"])
+def test_an_impossible_shard_is_one_line(tmp_path, capsys, text) -> None:
+    nii(tmp_path)
+    line = refused_line(score_volumes.main, capsys, [str(tmp_path), f"--shard={text}"])
+    assert f"--shard {text}: must be I/N" in line
+
+
+def test_flags_that_do_nothing_together_are_refused(tmp_path, capsys) -> None:
+    nii(tmp_path)
+    for words, told in (
+        (["--shard", "1/2", "--format", "csv"], "gather_scores.py"),
+        (["--ray-address", "auto"], "goes with --engine ray"),
+        (["--stride-mm", "-1"], "stride_mm"),
+    ):
+        assert told in refused_line(score_volumes.main, capsys, [str(tmp_path), *words])
+    assert list(tmp_path.iterdir()) == [tmp_path / "scan.nii"]
+
+
+def test_two_shards_and_their_tables_equal_one_run(tmp_path, checkpoint) -> None:
+    data = write_archive(tmp_path / "archive")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert score(checkpoint, data, "--out", whole, "--format", "json", "parquet", "csv") == 1
+    codes = [score(checkpoint, data, "--out", out, "--shard", f"{k}/2") for k in (1, 2)]
+    assert sorted(codes) == [0, 1]  # the shard of the damaged file
+    parts = [recorded(Shard(k, 2).folder(out)) for k in (1, 2)]
+    assert all(parts)
+    assert parts[0] | parts[1] == recorded(whole)
+    assert gather(out, "--format", "parquet", "json", "csv") == 0
+    for name in ("volumes", "scores", "images"):
+        key = ["image"] if name == "images" else ["volume"] + ["slice_index"] * (name == "scores")
+        one = pd.read_parquet(whole / f"{name}.parquet").sort_values(key, ignore_index=True)
+        several = pd.read_parquet(out / name).sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(one, several)
+        listed = pd.read_csv(out / f"{name}.csv").sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(
+            pd.read_csv(whole / f"{name}.csv").sort_values(key, ignore_index=True), listed
+        )
+        assert pyarrow.dataset.dataset(out / name).count_rows() == len(one)
+    one, several = (json.loads((place / "scores.json").read_text()) for place in (whole, out))
+    schema = Path(score_tables.__file__).parent / "schemas" / "scores.schema.json"
+    Draft202012Validator(json.loads(schema.read_text())).validate(several)
+    for kind, key in (("volumes", "volume"), ("images", "image")):
+        for state in (one, several):
+            state[kind] = sorted(state[kind], key=lambda record, key=key: record[key])
+    assert one == several
+
+
+def test_gathering_again_writes_the_same_bytes_in_bounded_parts(
+    tmp_path, checkpoint, monkeypatch
+) -> None:
+    data = write_archive(tmp_path / "archive")
+    out = tmp_path / "out"
+    score(checkpoint, data, "--out", out, "--shard", "1/1")
+    monkeypatch.setattr(score_tables, "ROWS_IN_GROUP", 10)
+    monkeypatch.setattr(score_tables, "ROWS_IN_PART", 20)
+    assert gather(out) == 0
+    files = sorted((out / "scores").iterdir())
+    assert [file.name for file in files] == [f"part-{k:05d}.parquet" for k in range(len(files))]
+    assert len(files) > 1
+    for file in files:
+        assert pyarrow.parquet.ParquetFile(file).metadata.num_rows <= 20 + 25
+    whole = pyarrow.dataset.dataset(out / "scores").to_table()
+    assert Counter(whole["volume"].to_pylist()) == {
+        name: record["num_slices"]
+        for name, record in recorded(Shard(1, 1).folder(out)).items()
+        if "num_slices" in record
+    }
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert gather(out) == 0
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_a_shard_opens_nothing_of_another(tmp_path, checkpoint, monkeypatch) -> None:
+    for number in range(8):
+        one = {"SeriesInstanceUID": f"1.2.{number}"}
+        write_series(tmp_path / "archive" / f"p{number}", scan((9, 40, 40)), (5.0, 8.0, 8.0), **one)
+    opened: list[Path] = []
+    read = cohort.read_dicom_header
+
+    def note(path, max_bytes):
+        opened.append(path)
+        return read(path, max_bytes)
+
+    monkeypatch.setattr(cohort, "read_dicom_header", note)
+    score(checkpoint, tmp_path / "archive", "--out", tmp_path / "out", "--shard", "1/2")
+    mine = [u.path for u in find_units([tmp_path / "archive"]) if Shard(1, 2).holds(u)]
+    assert 0 < len(mine) < 8
+    assert {path.parent for path in opened} == set(mine)
+    assert len(opened) == 9 * len(mine)
+
+
+def test_a_run_holds_the_headers_of_a_few_units(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    nii(tmp_path / "archive", "0.nii")
+    for number in range(1, 3 * VOLUMES_AT_ONCE):
+        shutil.copy(tmp_path / "archive" / "0.nii", tmp_path / "archive" / f"{number}.nii")
+    searched = Counter()
+
+    def units():
+        for unit in find_units([tmp_path / "archive"]):
+            searched["units"] += 1
+            yield unit
+
+    plans = plans_of_units(units(), NOTHING)
+    assert len(next(plans).volumes) == searched["units"] == VOLUMES_AT_ONCE
+    assert sum(len(plan.volumes) for plan in plans) == 2 * VOLUMES_AT_ONCE
+
+
+def test_S08_equal_stems_below_folders_have_names_that_survive_a_move(tmp_path, checkpoint) -> None:
+    for place in ("a/x", "a/y", "b"):
+        (tmp_path / "here" / "archive" / place).mkdir(parents=True)
+        nii(tmp_path / "here" / "archive" / place, "ct.nii")
+    nii(tmp_path / "here" / "archive", "ct.nii")
+    out = tmp_path / "out"
+    assert score(checkpoint, tmp_path / "here" / "archive", "--out", out, "--shard", "1/1") == 0
+    folder = Shard(1, 1).folder(out)
+    before = (folder / "scores.jsonl").read_bytes()
+    names = set(recorded(folder))
+    assert len(names) == 4
+    assert {name.partition("-")[0] for name in names} == {"ct"}
+    assert len({record["subject"] for record in recorded(folder).values()}) == 4
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert score(checkpoint, tmp_path / "there" / "archive", "--out", out, "--shard", "1/1") == 0
+    assert (folder / "scores.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("num_slices", [4, 1])
+def test_a_series_over_two_units_is_refused(
+    tmp_path, checkpoint, capsys, count, num_slices
+) -> None:
+    """Each shard sees a part of it and scores that: the tables would hold two wrong volumes."""
+    series = write_series(tmp_path / "archive" / "a", scan((9, 40, 40)), (5.0, 8.0, 8.0))
+    (tmp_path / "archive" / "b").mkdir()
+    for file in sorted(series.iterdir())[-num_slices:]:
+        file.rename(tmp_path / "archive" / "b" / file.name)
+    out = tmp_path / "out"
+    for number in range(1, count + 1):
+        for _ in range(2):  # it stays so when a shard is run again
+            score(checkpoint, tmp_path / "archive", "--out", out, "--shard", f"{number}/{count}")
+    capsys.readouterr()
+    line = refused_line(gather_scores.main, capsys, [str(out)])
+    assert line.count(" of shard ") == 2
+    assert "lies in unit" in line
+    assert not (out / "volumes").exists()
+
+
+def test_shards_that_do_not_fit_together_are_refused(tmp_path, checkpoint, capsys) -> None:
+    data, out = write_archive(tmp_path / "archive", 2), tmp_path / "out"
+
+    def refusal() -> str:
+        capsys.readouterr()
+        assert not (out / "volumes").exists()
+        return refused_line(gather_scores.main, capsys, [str(out)])
+
+    out.mkdir()
+    assert "holds no shard" in refusal()
+    score(checkpoint, data, "--out", out, "--shard", "1/2")
+    assert "shard 2/2 is missing" in refusal()
+    score(checkpoint, data, "--out", out, "--shard", "2/2", "--pixel-mm", "0.7")
+    assert "other weights or settings (pixel_mm: None -> 0.7)" in refusal()
+    score(checkpoint, data, "--out", out, "--shard", "2/2", "--overwrite")
+    folder = Shard(2, 2).folder(out)
+    journal = (folder / "scores.jsonl").read_bytes()
+    (folder / "scores.jsonl").write_bytes(journal[:-1])
+    assert "shard 2/2 is not complete" in refusal()
+    (folder / "scores.jsonl").write_bytes(journal)
+    shutil.copy(data / "p0.nii", data / "p9.nii")
+    score(checkpoint, data, "--out", out, "--shard", "2/2")
+    assert "saw other files in the archive" in refusal()
+    score(checkpoint, data, "--out", out, "--shard", "1/2")
+    score(checkpoint, data, "--out", out, "--shard", "1/3")
+    assert "holds shards of 2 and of 3" in refusal()
+    shutil.rmtree(Shard(1, 3).folder(out))
+    assert gather(out) == 0
+
+
+def test_T04_a_stopped_shard_is_not_complete_and_goes_on(
+    tmp_path, checkpoint, monkeypatch, capsys
+) -> None:
+    data, out = write_archive(tmp_path / "archive", 3), tmp_path / "out"
+    record_volume = ScoringRun.record_volume
+
+    def record_and_stop(*args):
+        signal.raise_signal(signal.SIGTERM)
+        return record_volume(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoringRun, "record_volume", record_and_stop)
+        assert score(checkpoint, data, "--out", out, "--shard", "1/1") == 143
+    folder = Shard(1, 1).folder(out)
+    assert len(recorded(folder)) == 1
+    assert "goes on from here" in capsys.readouterr().err
+    assert "not complete" in refused_line(gather_scores.main, capsys, [str(out)])
+    assert score(checkpoint, data, "--out", out, "--shard", "1/1") == 1
+    assert len(recorded(folder)) == 7
+    assert gather(out) == 0
+
+
+def test_paths_that_hold_each_other_have_no_shards(tmp_path, capsys) -> None:
+    for place in ("one/data", "two/data"):
+        (tmp_path / place).mkdir(parents=True)
+        nii(tmp_path / place)
+    one, two = tmp_path / "one", tmp_path / "two"
+    argv = ["--shard", "1/2", "--out", str(tmp_path / "out")]
+    words = [str(one), str(one / "data")]
+    assert "none is in another" in refused_line(score_volumes.main, capsys, [*words, *argv])
+    words = [str(one / "data"), str(two / "data")]
+    assert "have this name" in refused_line(score_volumes.main, capsys, [*words, *argv])
+
+
+def test_a_link_back_into_the_archive_is_no_second_unit(tmp_path: Path) -> None:
+    (tmp_path / "archive" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    nii(tmp_path / "archive" / "a")
+    (tmp_path / "archive" / "b").symlink_to("a", target_is_directory=True)
+    (tmp_path / "archive" / "c").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "archive" / "loop").symlink_to("loop")
+    names = [unit.name for unit in find_units([tmp_path / "archive"])]
+    assert names == ["archive/a", "archive/c"]
