@@ -36,8 +36,8 @@ from ubr_pretrain.stored_file import StoredFile
 from ubr_pretrain.volume_file import HEADER_READERS
 from ubr_pretrain.volumes import VolumeEntry, looks_like_hu
 
-THREADS = min(8, os.cpu_count() or 1)
-"""Volumes that are decoded at once, and held in memory meanwhile."""
+THREADS = max(2, min(8, os.cpu_count() or 1))
+"""Volumes that are decoded at once, and held in memory meanwhile; one may wait for the disk."""
 
 SPARE = 1.05
 """Room that is asked for, in multiples of what will be written."""
