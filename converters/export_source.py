@@ -9,17 +9,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from converters.hu_networks import (
+from converters.layouts import torchvision_features
+from converters.one_channel import is_exact, one_channel_convolution, to_one_channel
+from ubr_pretrain.backbone import Backbone, read_backbone
+from ubr_pretrain.checkpoint import CheckpointRefused, checkpoint_kind
+from ubr_pretrain.hu_networks import (
     HuFeatures,
     HuScores,
     outputs,
     random_slices,
     relative_difference,
 )
-from converters.layouts import torchvision_features
-from converters.one_channel import is_exact, one_channel_convolution, to_one_channel
-from ubr_pretrain.backbone import Backbone, read_backbone
-from ubr_pretrain.checkpoint import CheckpointRefused, checkpoint_kind
 from ubr_pretrain.layouts import NAMINGS, Layout, rename, tensor_names
 from ubr_pretrain.regressor import Regressor, read_regressor, regressor_backbone
 from ubr_pretrain.trunk import Trunk, load_trunk

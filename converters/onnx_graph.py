@@ -12,7 +12,6 @@ Reference:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,15 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.hu_networks import (
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.hu_networks import (
     HuFeatures,
     HuScores,
     outputs,
     random_slices,
     relative_difference,
 )
-from ubr_pretrain.checkpoint import write_atomically
-from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.onnx_program import to_onnx_program
 from ubr_pretrain.runtime import to_json
 
 TOLERANCE = 1e-5
@@ -66,22 +66,7 @@ def write_onnx(
         channels: of the slices that it is given.
         about: plain values.
     """
-    any_size = {} if isinstance(network, HuScores) else {2: "H", 3: "W"}
-    with warnings.catch_warnings():
-        # torch 2.11 about its own code:
-        warnings.filterwarnings("ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning)
-        program = torch.onnx.export(
-            network.eval(),
-            (torch.zeros(2, channels, spec.size_px, spec.size_px),),
-            dynamo=True,
-            input_names=["hu"],
-            output_names=["scores" if isinstance(network, HuScores) else "features"],
-            dynamic_shapes=({0: "N", **any_size},),
-            external_data=False,
-            optimize=False,  # it would drop biases that are all zero
-            verbose=False,
-        )
-    assert program is not None
+    program = to_onnx_program(network, spec.size_px, channels)
     graph = program.model.graph
     for part in (*graph, *graph.inputs, *graph.initializers.values()):
         part.metadata_props.clear()  # stack traces, with folders of this machine

@@ -7,13 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from converters.export_source import Source, fresh_network, read_source
-from converters.hu_networks import (
-    HuFeatures,
-    HuScores,
-    outputs,
-    random_slices,
-    relative_difference,
-)
 from converters.model_card import Exported
 from converters.onnx_graph import TOLERANCE, onnx_difference, require_onnx, write_onnx
 from converters.weight_files import (
@@ -25,6 +18,13 @@ from converters.weight_files import (
 )
 from ubr_pretrain.backbone import Backbone
 from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.hu_networks import (
+    HuFeatures,
+    HuScores,
+    outputs,
+    random_slices,
+    relative_difference,
+)
 from ubr_pretrain.layouts import Layout, require_place, tensor_names
 
 ACTIVATION_TOLERANCE = 1e-6

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from converters import verified_export
-from converters.hu_networks import HuFeatures, outputs, random_slices, relative_difference
 from converters.layouts import torchvision_features
 from converters.verified_export import export_backbone
 from converters.weight_files import read_weights
@@ -22,6 +21,7 @@ from ubr_pretrain.backbone import read_backbone, read_imagenet_trunk
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.foreign_weights import read_plain_pickle
+from ubr_pretrain.hu_networks import HuFeatures, outputs, random_slices, relative_difference
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.trunk import Trunk
 
