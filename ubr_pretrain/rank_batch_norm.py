@@ -51,7 +51,7 @@ class RankBatchNorm(nn.BatchNorm2d):
 
     def __init__(self, plain: nn.BatchNorm2d, ranks: Ranks) -> None:
         super().__init__(plain.num_features, plain.eps, plain.momentum)
-        self.load_state_dict(plain.state_dict())
+        self.load_state_dict(plain.state_dict(), assign=True)
         self.weight, self.bias = plain.weight, plain.bias
         self.ranks = ranks
         self.train(plain.training)
