@@ -5,19 +5,24 @@
     ...         volume = guard.read(entry)
 
 The child is kept from volume to volume (starting one costs about a second) and replaced after a
-fault. It is spawned, so a script that uses it needs ``if __name__ == "__main__"``.
+fault. It is spawned, so a script that uses it needs ``if __name__ == "__main__"``. Voxels come in
+memory without a name, which the child fills and this process maps: nothing of it is left behind,
+whoever is killed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
 from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.passed_volume import receive_volume, send_volume
 from ubr_pretrain.volume_entry import VolumeEntry
 
 
@@ -58,8 +63,8 @@ class GuardedReader:
         pipe.send((entry, rules))
         wait([pipe, self._child.sentinel], timeout=self.timeout_s)
         try:
-            answer = pipe.recv() if pipe.poll() else None
-        except EOFError:
+            answer = receive_volume(pipe) if pipe.poll() else None
+        except (EOFError, OSError):
             answer = None
         if isinstance(answer, Volume):
             return answer
@@ -106,17 +111,26 @@ def _serve(pipe: Connection, max_memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             entry, rules = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
-            answer: Volume | Exception = entry.read(**rules)
+            send_volume(pipe, entry.read(**rules))
+        except BrokenPipeError:  # nobody is there to take it
+            return
         except ValueError as refusal:
-            answer = refusal
+            pipe.send(refusal)
         except MemoryError:
-            answer = VolumeRefused(
-                "E-MEMORY", entry.path, f"needs more than {max_memory_bytes} bytes to be read"
-            )
-        pipe.send(answer)
+            text = f"needs more than {max_memory_bytes} bytes to be read"
+            pipe.send(VolumeRefused("E-MEMORY", entry.path, text))
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that it reads for, in the middle of a file too."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

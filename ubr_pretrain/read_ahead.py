@@ -19,8 +19,12 @@ process has mapped: nothing was copied, and the memory goes when the last array 
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from queue import LifoQueue
 from typing import Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
@@ -30,30 +34,57 @@ from ubr_pretrain.volume_entry import VolumeEntry
 WORTH_A_CHILD = 4
 """Starting the child takes about as long as reading a volume; fewer are read in this process."""
 
+WORTH_A_SECOND = 12
+"""So many volumes keep two readers busy where there are two cores."""
+
 
 def read_ahead(
-    entries: Sequence[VolumeEntry], **rules: Any
+    entries: Sequence[VolumeEntry], *, readers: int | None = None, **rules: Any
 ) -> Iterator[tuple[VolumeEntry, Volume | VolumeRefused]]:
     """Yield every entry with its volume, or with the reason why there is none.
 
-    While one volume is in use, the next is decoded. A decoder that crashes, hangs or takes too much
-    memory ends alone (E-CRASH, E-TIMEOUT, E-MEMORY).
+    While one volume is in use, the next are decoded, one by every reader: so many volumes and the
+    one in use are in memory at a time. A decoder that crashes, hangs or takes too much memory ends
+    alone (E-CRASH, E-TIMEOUT, E-MEMORY).
 
     Args:
         entries: in this order.
+        readers: processes that read; 0: this one; None: as many as pay.
         rules: fields of ``ReadingRules``.
     """
-    if len(entries) < WORTH_A_CHILD:
+    readers = _readers_that_pay(len(entries)) if readers is None else readers
+    if not readers:
         for entry in entries:
             yield entry, _outcome(VolumeEntry.read, entry, rules)
         return
-    with GuardedReader() as guard, ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(_outcome, guard.read, entries[0], rules)
-        for number, entry in enumerate(entries, start=1):
-            outcome = coming.result()
-            if number < len(entries):
-                coming = thread.submit(_outcome, guard.read, entries[number], rules)
+    idle: LifoQueue[GuardedReader] = LifoQueue()
+
+    def read(entry: VolumeEntry) -> Volume | VolumeRefused:
+        guard = idle.get()
+        try:
+            return _outcome(guard.read, entry, rules)
+        finally:
+            idle.put(guard)
+
+    with ExitStack() as guards, ThreadPoolExecutor(readers, "read") as threads:
+        for _ in range(readers):
+            idle.put(guards.enter_context(GuardedReader()))
+        coming: deque[Future[Volume | VolumeRefused]] = deque(
+            threads.submit(read, entry) for entry in entries[:readers]
+        )
+        for number, entry in enumerate(entries):
+            outcome = coming.popleft().result()
+            if number + readers < len(entries):
+                coming.append(threads.submit(read, entries[number + readers]))
             yield entry, outcome
+            del outcome  # its memory is free before the next volume is waited for
+
+
+def _readers_that_pay(num_volumes: int) -> int:
+    if num_volumes < WORTH_A_CHILD:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 2 if num_volumes >= WORTH_A_SECOND and (cores or 1) > 1 else 1
 
 
 def _outcome(
