@@ -48,7 +48,14 @@ from ubr_pretrain.curve_faults import (
 from ubr_pretrain.expected_position import PositionCurve, position_curve, stretches
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES
 
-__all__ = ["Anomaly", "Code", "ExpectedStep", "expected_step", "find_anomalies"]
+__all__ = [
+    "Anomaly",
+    "Code",
+    "ExpectedStep",
+    "expected_step",
+    "find_anomalies",
+    "header_gaps",
+]
 
 MIN_EXTENT_MM = 50.0
 CLEAR_RANK_R = 0.5
@@ -109,7 +116,7 @@ def find_anomalies(
         )
         return (Anomaly("TOO_SHORT", 0, max(last, 0), extent_mm, text),)
     curve = position_curve(scores, z_mm, step_mm, calibration, scores_sd)
-    found = list(_header_gaps(curve))
+    found = list(header_gaps(z_mm, step_mm))
     if foreign := _mostly_beyond(curve, calibration) or _unrelated(curve):
         return (*found, foreign)
     turned = _is_reversed(curve)
@@ -159,15 +166,15 @@ def expected_step(
     return ExpectedStep(rate * step_mm, rate * step_mm * relative_sd)
 
 
-def _header_gaps(curve: PositionCurve) -> Iterator[Anomaly]:
-    steps = np.diff(curve.z_mm)
-    for i in np.flatnonzero(steps > HEADER_GAP * curve.step_mm).tolist():
-        missing_mm = float(steps[i] - curve.step_mm)
+def header_gaps(z_mm: Float[ndarray, " z"], step_mm: float) -> Iterator[Anomaly]:
+    """Find neighbours that the header puts too far apart."""
+    steps = np.diff(z_mm)
+    for i in np.flatnonzero(steps > HEADER_GAP * step_mm).tolist():
         text = (
             f"positions jump by {steps[i]:.1f} mm between slices {i} and {i + 1}, where the "
-            f"interval is {curve.step_mm:.2f} mm"
+            f"interval is {step_mm:.2f} mm"
         )
-        yield Anomaly("GAP", i, i + 1, missing_mm, text)
+        yield Anomaly("GAP", i, i + 1, float(steps[i] - step_mm), text)
 
 
 def _mostly_beyond(curve: PositionCurve, calibration: Calibration | None) -> Anomaly | None:

@@ -11,13 +11,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
 from ubr_pretrain.scoring import ScoreCurve
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ubr_pretrain.anomalies import Anomaly
     from ubr_pretrain.body_part import BodyPart
     from ubr_pretrain.calibration import LocatedLandmark
@@ -48,6 +49,8 @@ class ScoredVolume:
         expected_step_mm: the slice interval that the scores suggest, to hold against the header's.
         landmarks: where the calibrated landmarks lie that the scan shows.
         notes: what the reader changed or noticed.
+        read_index: the slices that were read, where the scores of the others are interpolated;
+            None: all were read.
     """
 
     name: str
@@ -65,9 +68,11 @@ class ScoredVolume:
     expected_step_mm: float | None = None
     landmarks: tuple[LocatedLandmark, ...] = ()
     notes: tuple[str, ...] = ()
+    read_index: tuple[int, ...] | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return plain values for JSON (``schemas/scores.schema.json``), numbers rounded."""
+        read = {} if self.read_index is None else {"read_slices": list(self.read_index)}
         return {
             "volume": self.name,
             "num_slices": len(self.scores),
@@ -82,6 +87,7 @@ class ScoredVolume:
             "landmarks": [asdict(landmark) for landmark in self.landmarks],
             "anomalies": [asdict(anomaly) for anomaly in self.anomalies],
             "notes": list(self.notes),
+            **read,
             "slices": {
                 "z_mm": _rounded(self.z_mm, 3),
                 "score": _rounded(self.scores, 8),
@@ -137,6 +143,8 @@ class ScoredImage:
 
 def record_to_table(record: dict[str, Any]) -> pd.DataFrame:
     """Return one row a slice of a record of ``ScoredVolume.to_record``."""
+    import pandas as pd  # a third of a second that only a table is worth
+
     num_slices = record["num_slices"]
     zone = None
     if record["zones"] is not None:
@@ -144,13 +152,14 @@ def record_to_table(record: dict[str, Any]) -> pd.DataFrame:
             [run["zone"] for run in record["zones"]],
             [run["last_slice"] - run["first_slice"] + 1 for run in record["zones"]],
         ).astype(object)
-    columns = {
+    columns: dict[str, Any] = {
         name: pd.array([None] * num_slices if values is None else values, "Float64")
         for name, values in record["slices"].items()
     }
-    return pd.DataFrame(
-        {"volume": record["volume"], "slice_index": np.arange(num_slices), **columns, "zone": zone}
-    )
+    index = np.arange(num_slices)
+    if "read_slices" in record:
+        columns["interpolated"] = ~np.isin(index, record["read_slices"])
+    return pd.DataFrame({"volume": record["volume"], "slice_index": index, **columns, "zone": zone})
 
 
 def zone_runs(zones: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from ubr_pretrain.calibration import Calibration, read_calibration
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.ct import Volume, Window
 from ubr_pretrain.images import SOFT_TISSUE, CtImage, array_to_image, read_image
-from ubr_pretrain.network_input import resample_slices
+from ubr_pretrain.network_backend import Backend, ScoreNetwork, build_network
 from ubr_pretrain.pretrained import (
     CALIBRATION,
     NUM_VIEWS,
@@ -39,7 +39,9 @@ from ubr_pretrain.runtime import start_ranks
 from ubr_pretrain.scans import hash_of
 from ubr_pretrain.scored_volume import ScoredImage, ScoredVolume
 from ubr_pretrain.scoring import read_curve, smooth_scores
-from ubr_pretrain.view_scores import VIEWS, score_views
+from ubr_pretrain.slice_scores import SliceScores, anomalies_of_read
+from ubr_pretrain.sparse_volume import SparseVolume
+from ubr_pretrain.view_scores import VIEWS, score_stored_slices
 from ubr_pretrain.volumes import SCORING_TILT_DEG, read_volume
 
 FILE_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
@@ -52,48 +54,65 @@ class Scorer:
     Attributes:
         trained: the regressor.
         calibration: of this regressor; None: scores only, no body coordinate.
-        device: where it runs.
+        network: that runs it.
         num_views: views of a slice that are averaged; 1: the slice alone, no uncertainty.
     """
 
     trained: TrainedRegressor
     calibration: Calibration | None
-    device: torch.device
+    network: ScoreNetwork
     num_views: int = NUM_VIEWS
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.network.device
 
     def score_volume(self, volume: Volume, name: str) -> ScoredVolume:
         """Score every slice of a volume and say what the scores mean.
 
-        Anomalies are looked for in the scores of the slices alone: smoothing would hide them.
+        Anomalies are looked for in the scores of the slices alone: smoothing would hide them. Of a
+        ``SparseVolume`` they are looked for in the slices that were read; gaps in all.
         """
         alone, views_sd = self._scores(volume.hu, volume.spacing_mm_zyx[1:])
-        z_mm, step_mm = volume.z_mm, volume.spacing_mm_zyx[0]
-        scores = smooth_scores(alone, z_mm, views_sd)
+        read = SliceScores(alone, smooth_scores(alone, volume.z_mm, views_sd), views_sd)
+        step_mm = volume.spacing_mm_zyx[0]
+        anomalies = find_anomalies(alone, volume.z_mm, step_mm, self.calibration, views_sd)
+        every, z_mm, header_step_mm, read_index = read, volume.z_mm, step_mm, None
+        uncertainty_scale = 1.0 if self.calibration is None else self.calibration.uncertainty_scale
+        if isinstance(volume, SparseVolume):
+            every = read.of_every_slice(volume, uncertainty_scale)
+            z_mm, header_step_mm = volume.every_z_mm, volume.step_mm
+            read_index = tuple(volume.read_index.tolist())
+            anomalies = anomalies_of_read(anomalies, volume)
         scored = ScoredVolume(
             name=name,
             z_mm=z_mm,
-            spacing_mm_zyx=volume.spacing_mm_zyx,
-            scores=scores,
-            scores_alone=alone,
-            scores_sd=views_sd,
-            curve=read_curve(scores, z_mm),
-            anomalies=find_anomalies(alone, z_mm, step_mm, self.calibration, views_sd),
+            spacing_mm_zyx=(header_step_mm, *volume.spacing_mm_zyx[1:]),
+            scores=every.smooth,
+            scores_alone=every.alone,
+            scores_sd=every.sd,
+            curve=read_curve(every.smooth, z_mm),
+            anomalies=anomalies,
             notes=volume.notes,
+            read_index=read_index,
         )
         if self.calibration is None:
             return scored
-        coordinate = self.calibration.coordinate(scores)
-        coordinate_sd = self.calibration.coordinate_sd(scores, views_sd)
-        expected = expected_step(alone, z_mm, step_mm, self.calibration)
+        coordinate = self.calibration.coordinate(every.smooth)
+        coordinate_sd = self.calibration.coordinate_sd(every.smooth, every.sd)
+        expected = expected_step(alone, volume.z_mm, step_mm, self.calibration)
         return replace(
             scored,
-            scores_sd=None if views_sd is None else views_sd * self.calibration.uncertainty_scale,
+            scores_sd=None if every.sd is None else every.sd * uncertainty_scale,
             coordinate=coordinate,
             coordinate_sd=coordinate_sd,
-            zones=tuple(self.calibration.zones(scores)),
+            zones=tuple(self.calibration.zones(every.smooth)),
             body_part=propose_body_part(coordinate, coordinate_sd, z_mm),
-            expected_step_mm=None if expected is None else expected.step_mm,
-            landmarks=self.calibration.locate(scores, z_mm),
+            expected_step_mm=None
+            if expected is None
+            else expected.step_mm * (header_step_mm / step_mm),
+            landmarks=self.calibration.locate(every.smooth, z_mm),
         )
 
     def score_image(self, image: CtImage, name: str) -> ScoredImage:
@@ -121,10 +140,7 @@ class Scorer:
         self, hu: NDArray[np.int16], pixel_mm_yx: tuple[float, float]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         spec = self.trained.input_spec
-        slices_hu = resample_slices(hu, pixel_mm_yx, spec)
-        return score_views(
-            self.trained.regressor, slices_hu, spec, self.device, num_views=self.num_views
-        )
+        return score_stored_slices(self.network, hu, pixel_mm_yx, spec, self.num_views)
 
 
 def read_scorer(
@@ -133,6 +149,8 @@ def read_scorer(
     *,
     device: str = "auto",
     num_views: int = NUM_VIEWS,
+    backend: Backend = "auto",
+    threads: int | None = None,
 ) -> Scorer:
     """Read the scorer of the package, or the user's own.
 
@@ -142,9 +160,12 @@ def read_scorer(
             weights are, else none.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         num_views: as in ``Scorer``.
+        backend: which library runs the network; "auto": PyTorch, whatever is installed.
+        threads: that score at the same time; None: as many as PyTorch would use.
 
     Raises:
-        ValueError: weights or calibration that cannot be used, or no such device.
+        ValueError: weights or calibration that cannot be used, no such device, or a backend that
+            is not there or disagrees.
     """
     if not 1 <= num_views <= len(VIEWS):
         raise ValueError(f"num_views {num_views} must be 1 to {len(VIEWS)}")
@@ -157,15 +178,18 @@ def read_scorer(
         if calibration is not None:
             meaning = read_calibration(calibration)
     with start_ranks(device) as ranks:
-        # half the time on a CPU, and the same scores to the sixth digit
-        trained.regressor.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Scorer(trained, meaning, ranks.device, num_views)
+        network = build_network(trained, ranks.device, backend, threads)
+        return Scorer(trained, meaning, network, num_views)
 
 
 def scorer_identity(
     scorer: Scorer, checkpoint: Path | None, calibration: Path | None
 ) -> dict[str, Any]:
-    """Return, in plain values, on what the scores of a scorer depend."""
+    """Return, in plain values, on what the scores of a scorer depend.
+
+    PyTorch is not named: it is what scored before there were other back-ends.
+    """
+    backend = scorer.network.backend
     if checkpoint is None:
         calibration = calibration or WEIGHTS_FOLDER / CALIBRATION
     return {
@@ -174,7 +198,7 @@ def scorer_identity(
         "num_views": scorer.num_views,
         "input_spec": scorer.trained.input_spec.model_dump(mode="json"),
         "provenance": scorer.trained.provenance.model_dump(mode="json"),
-    }
+    } | ({} if backend == "torch" else {"backend": backend})
 
 
 def score_volume(

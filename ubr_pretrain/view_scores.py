@@ -5,7 +5,7 @@ training (``augmentation``), and balanced: every change comes with its opposite,
 not led away.
 
 Shapes:
-    z: slices; S: ``InputSpec.size_px``.
+    z: slices; S: ``InputSpec.size_px``; y, x: as in ``ct``; n: slices at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from ubr_pretrain.ct import AIR_HU, InputSpec
-from ubr_pretrain.network_input import network_input
+from ubr_pretrain.network_backend import ScoreNetwork
+from ubr_pretrain.network_input import network_input, resample_slices
 from ubr_pretrain.regressor import Regressor
 
 
@@ -96,10 +97,49 @@ def score_views(
                 seen = network_input(view_slices(hu, view), spec)
                 row[part] = regressor(seen).double().cpu().numpy()
     regressor.train(was_training)
+    return _mean_and_sd(scores)
+
+
+def score_stored_slices(
+    network: ScoreNetwork,
+    hu: Int16[ndarray, "z y x"],
+    pixel_mm_yx: tuple[float, float],
+    spec: InputSpec,
+    num_views: int,
+) -> tuple[Float[ndarray, " z"], Float[ndarray, " z"] | None]:
+    """Return what ``score_views`` does of ``resample_slices``, to the bit: all threads at work.
+
+    A few slices at a time are resampled and scored, by one thread each.
+
+    Args:
+        network: plain PyTorch or its equal.
+        hu: slices as they are stored.
+        pixel_mm_yx: row height and column width.
+        spec: the input convention of the network.
+        num_views: of a slice.
+
+    Raises:
+        FloatingPointError: a score is not finite; the slice is named.
+    """
+
+    def score_part(part: slice) -> Float[ndarray, "views n"]:
+        square = torch.from_numpy(resample_slices(hu[part], pixel_mm_yx, spec))
+        if network.device.type == "cuda":
+            square = square.pin_memory().to(network.device, non_blocking=True)
+        with torch.inference_mode():
+            seen = [network.scores(view_slices(square.float(), v)) for v in VIEWS[:num_views]]
+            return torch.stack(seen).double().cpu().numpy()
+
+    return _mean_and_sd(np.concatenate([*network.each(score_part, network.parts(len(hu)))], axis=1))
+
+
+def _mean_and_sd(
+    scores: Float[ndarray, "views z"],
+) -> tuple[Float[ndarray, " z"], Float[ndarray, " z"] | None]:
     finite = np.isfinite(scores).all(axis=0)
     if not finite.all():
         raise FloatingPointError(f"slice {np.flatnonzero(~finite)[0]}: score not finite")
-    if num_views == 1:
+    if len(scores) == 1:
         return scores[0], None
     return scores.mean(axis=0), scores.std(axis=0, ddof=1)
 
