@@ -14,12 +14,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import mmap
 import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,8 +38,8 @@ from ubr_pretrain.volumes import VolumeEntry
 CHUNK_BYTES = 1 << 18
 """Hashed, then written, while it is in the processor's cache."""
 
-MAX_MAPS = 256
-"""Stored volumes that are mapped at once: each holds a file open, and systems allow 1024."""
+MAX_MAPS = 512
+"""Stored volumes that are mapped at once: each holds a file open, and many systems allow 1024."""
 
 ABANDONED_S = 3600.0
 """A half-written file this old belongs to a process that was killed."""
@@ -105,7 +106,25 @@ class SliceFiles:
 @lru_cache(maxsize=MAX_MAPS)
 def map_slices(file: Path) -> Int16[ndarray, "z S S"]:
     """Return the slices of a ``.npy``, memory-mapped; the last ``MAX_MAPS`` stay open."""
-    return np.load(file, mmap_mode="r")
+    shape, offset = _layout(file)
+    with file.open("rb") as opened:
+        pages = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(pages, np.int16, int(np.prod(shape)), offset).reshape(shape)
+
+
+def forget_maps() -> None:
+    """Map and look at every file anew: some may have been written again."""
+    map_slices.cache_clear()
+    _layout.cache_clear()
+
+
+@cache
+def _layout(file: Path) -> tuple[tuple[int, ...], int]:
+    """Return the shape of stored slices and where they begin: parsed once, mapped many times."""
+    with file.open("rb") as opened:
+        shape = _shape(opened)
+        assert shape is not None, f"{file}: looked at when the store was built"
+        return shape, opened.tell()
 
 
 def source_key(entry: VolumeEntry, spec: InputSpec) -> str:

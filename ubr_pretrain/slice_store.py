@@ -31,7 +31,13 @@ from ubr_pretrain.ct import InputSpec, VolumeRefused, contiguous_runs
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import resample_slices
 from ubr_pretrain.png_slices import slice_number
-from ubr_pretrain.slice_files import SliceFiles, map_slices, remove_abandoned, source_key
+from ubr_pretrain.slice_files import (
+    SliceFiles,
+    forget_maps,
+    map_slices,
+    remove_abandoned,
+    source_key,
+)
 from ubr_pretrain.stored_file import StoredFile
 from ubr_pretrain.volume_file import HEADER_READERS
 from ubr_pretrain.volumes import VolumeEntry, looks_like_hu
@@ -138,7 +144,7 @@ def build_slice_store(
         raise ValueError(
             f"{folder}: cannot be written ({error.strerror}; {free:.1f} GB are free)"
         ) from error
-    map_slices.cache_clear()  # what was decoded again is another file
+    forget_maps()
     stored: list[StoredVolume] = []
     refused: list[Refusal] = []
     for entry, state in zip(volumes, states, strict=True):

@@ -240,8 +240,8 @@ def sparse_store(folder: Path, count: int, shape: tuple[int, int, int]) -> list[
 
 
 def test_more_volumes_are_read_than_files_may_be_open(tmp_path, monkeypatch):
-    volumes = sparse_store(tmp_path, 400, (4, 8, 8))
-    slice_files.map_slices.cache_clear()
+    volumes = sparse_store(tmp_path, 700, (4, 8, 8))
+    slice_files.forget_maps()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_use = len([*Path("/proc/self/fd").iterdir()])
     resource.setrlimit(
@@ -251,12 +251,12 @@ def test_more_volumes_are_read_than_files_may_be_open(tmp_path, monkeypatch):
         assert sum(int(v.slices[1:3].sum()) for v in volumes for _ in range(2)) == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        slice_files.map_slices.cache_clear()
+        slice_files.forget_maps()
 
 
 def test_a_store_larger_than_the_memory_is_read(tmp_path):
-    """400 volumes of 2 MB in an address space that has room for 256 maps and 40 MB more."""
-    sparse_store(tmp_path, 400, (64, 128, 128))
+    """700 volumes of 2 MB in an address space that has room for 512 maps and 40 MB more."""
+    sparse_store(tmp_path, 700, (64, 128, 128))
     room = slice_files.MAX_MAPS * (2 * 64 * 128**2 + 2**13) + 40 * 2**20
     child = [sys.executable, "-c", NARROW, str(tmp_path), str(room)]
     done = subprocess.run(child, capture_output=True, text=True, check=False)
