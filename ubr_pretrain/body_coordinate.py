@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.optimize import isotonic_regression
-from scipy.stats import theilslopes
 
 from ubr_pretrain.calibration import (
     CalibratedLandmark,
@@ -142,8 +141,10 @@ def fit_calibration(
 def robust_slope(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> tuple[float, float]:
     """Return slope and intercept of the Theil-Sen line of y on x, from evenly drawn points."""
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).round().astype(int))
-    fit = theilslopes(y[chosen], x[chosen])
-    return float(fit.slope), float(fit.intercept)
+    x, y = x[chosen], y[chosen]
+    right, up = x[:, None] - x, y[:, None] - y
+    slope = np.median(np.sort(up[right > 0] / right[right > 0]))
+    return float(slope), float(np.median(y) - slope * np.median(x))
 
 
 def _score_at_mark(curve: ScoreCurve, mark: LandmarkMark) -> float:

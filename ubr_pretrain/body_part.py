@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.optimize import isotonic_regression
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, ZONE_BOUNDS, ZONE_NAMES
 
@@ -117,7 +117,7 @@ def propose_body_part(
         raise ValueError("a body part needs at least one slice, and finite coordinates")
     ends, ends_sd = _ends(coordinates, coordinates_sd, z_mm)
     chosen = int(_best_terms(np.array(ends[0]), np.array(ends[1])))
-    quantiles = norm.ppf((np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES)
+    quantiles = ndtri((np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES)
     tops, bottoms = np.meshgrid(
         ends[0] + ends_sd[0] * quantiles, ends[1] + ends_sd[1] * quantiles, indexing="ij"
     )

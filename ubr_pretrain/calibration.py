@@ -19,11 +19,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import TypeAdapter, ValidationError
 from scipy.optimize import isotonic_regression
-from scipy.stats import spearmanr
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, TRUNK, ZONE_BOUNDS, ZONE_NAMES
+from ubr_pretrain.rank_correlation import spearman
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.zones import ZoneThresholds
 
@@ -220,7 +220,7 @@ class Calibration:
         coordinates = self.coordinate(scores)
         if len(coordinates) < 2 or np.ptp(coordinates) == 0:
             return ()
-        falls = spearmanr(z_mm, coordinates).statistic <= 0
+        falls = spearman(z_mm, coordinates) <= 0
         smooth = isotonic_regression(coordinates, increasing=not falls).x
         # a plateau becomes one point in its middle: the inverse is then a function
         values, first, count = np.unique(smooth, return_index=True, return_counts=True)

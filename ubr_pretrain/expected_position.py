@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.ndimage import median_filter
-from scipy.stats import spearmanr
 
 from ubr_pretrain.body_coordinate import TRUNK, Calibration, robust_slope
+from ubr_pretrain.rank_correlation import spearman
 
 DEFAULT_WANDER_MM = 10.0
 """How far a curve strays from its line where no calibration says so."""
@@ -64,7 +64,7 @@ class PositionCurve:
         """Spearman correlation of expected position and order; 0 for a constant curve."""
         if np.ptp(self.expected_mm) == 0:
             return 0.0
-        return float(spearmanr(self.z_mm, self.expected_mm).statistic)
+        return spearman(self.z_mm, self.expected_mm)
 
     @cached_property
     def rate(self) -> float:

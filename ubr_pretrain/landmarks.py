@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 LANDMARK_COORDINATES: dict[str, float] = {
     "vertex": 168.0,
     "C7_T1": 104.0,
@@ -67,6 +65,8 @@ def read_landmarks(path: Path) -> tuple[LandmarkMark, ...]:
         ValueError: no such table, a column or a value is missing, an unknown landmark, a landmark
             marked twice in one volume; the row is named as a line of the file.
     """
+    import pandas as pd  # a third of a second that only a table is worth
+
     try:
         table = pd.read_csv(path, dtype={"volume": str, "landmark": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

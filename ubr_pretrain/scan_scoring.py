@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused, Window
-from ubr_pretrain.figures import draw_scores
 from ubr_pretrain.images import SOFT_TISSUE, read_image
 from ubr_pretrain.read_ahead import read_ahead
 from ubr_pretrain.scans import ImageEntry
@@ -113,6 +112,8 @@ class ScoringRun:
         scored = self.scorer.score_volume(outcome, task.name)
         record = {"volume": task.name, "subject": task.entry.subject} | scored.to_record()
         if self.rules.pictures:
+            from ubr_pretrain.figures import draw_scores  # matplotlib takes its time
+
             draw_scores(outcome, scored.curve, self.out / f"{task.name}.png", task.name)
         if self.rules.pages:
             from ubr_pretrain.scan_page import write_scan_page

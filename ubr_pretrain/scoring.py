@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int16
 from numpy import ndarray
-from scipy.stats import spearmanr
 
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.network_input import network_input
+from ubr_pretrain.rank_correlation import spearman
 from ubr_pretrain.regressor import Regressor
 
 Direction = Literal["superior_to_inferior", "inferior_to_superior", "undetermined"]
@@ -130,7 +130,7 @@ def read_curve(scores: Float[ndarray, " z"], z_mm: Float[ndarray, " z"]) -> Scor
         scores,
         z_mm,
         r,
-        float(spearmanr(z_mm, scores).statistic),
+        spearman(z_mm, scores),
         float(np.polyfit(z_mm, scores, 1)[0]),
         direction,
     )
