@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import statistics
 import sys
 import tempfile
 import threading
@@ -50,6 +51,7 @@ class Growth:
         build_mb: peak memory of that.
         reopen_s: to find the store whole again, every SHA-256 compared.
         step_mb: peak memory of a training's steps on the mapped store.
+    step_s: median of such a step.
         gather_s: to gather the groups of ``DRAWS`` iterations from the mapped store, each slice of
         which was read before.
         store_mb: size of the store.
@@ -61,6 +63,7 @@ class Growth:
     build_mb: float
     reopen_s: float
     step_mb: float
+    step_s: float
     gather_s: float
     store_mb: float
 
@@ -94,14 +97,18 @@ def to_rows(grown: list[Growth]) -> list[Row]:
             row(what, lambda g, cost=cost: 1000 * cost(g) / g.num_volumes, "ms", power(cost))
             for what, cost in per_volume.items()
         ),
-        row(
-            "gathering a slice of a training from the mapped store",
-            lambda g: 1e6 * g.gather_s / (DRAWS * G * M),
+        row("a training step on the mapped store", lambda g: 1000 * g.step_s, "ms"),
+        Row(
+            f"gathering a slice of a step, {last}",
+            1e6 * many.gather_s / (DRAWS * G * M),
+            1e6 * few.gather_s / (DRAWS * G * M),
             "us",
-            f"{DRAWS * G * M / many.gather_s:.0f} slices a second; a group costs the same wherever "
-            "it lies, but beyond 512 volumes maps are opened again",
+            against,
+            None,
+            f"{DRAWS * G * M / many.gather_s:.0f} slices a second; few volumes lie in the "
+            "processor's cache, and beyond 512 a map is opened again, so this has an upper end",
         ),
-        row("memory of building the store", lambda g: g.build_mb, "MB", f"{many.store_mb:.0f} MB"),
+        row("memory of building the store", lambda g: g.build_mb, "MB"),
         row(
             "memory of training steps on the mapped store",
             lambda g: g.step_mb,
@@ -177,7 +184,9 @@ def train(data: Path, store: Path) -> dict[str, float]:
         run = RunFolder(store.parent)
         volumes = read_training_data(config, run, Ranks(0, 1, torch.device("cpu")))
         sampler = GroupSampler([v.runs for v in volumes.training], G, M, seed=0)
+        taken_s = []
         for iteration in range(STEPS):
+            began_s = time.perf_counter()
             hu = volumes.gather(sampler.draw(iteration)).hu
             loss = ubr_loss(
                 network(network_input(hu.flatten(0, 1), SPEC)).view(G, M),
@@ -187,13 +196,18 @@ def train(data: Path, store: Path) -> dict[str, float]:
             optimiser.zero_grad(set_to_none=True)
             loss.total.backward()
             optimiser.step()
+            taken_s.append(time.perf_counter() - began_s)
     drawn = [sampler.draw(iteration) for iteration in range(DRAWS)]
     for volume in volumes.training:
         np.array(volume.slices)
     began_s = time.perf_counter()
     for groups in drawn:
         volumes.gather(groups)
-    return {"step_mb": peak.mb, "gather_s": time.perf_counter() - began_s}
+    return {
+        "step_mb": peak.mb,
+        "step_s": statistics.median(taken_s),
+        "gather_s": time.perf_counter() - began_s,
+    }
 
 
 def draw(grown: list[Growth], picture: Path) -> None:
