@@ -23,7 +23,6 @@ from ubr_pretrain.read_ahead import read_ahead
 from ubr_pretrain.regressor import Regressor, TrainedRegressor
 from ubr_pretrain.scorer import Scorer, read_scorer
 from ubr_pretrain.trunk import Trunk
-from ubr_pretrain.view_scores import score_stored_slices
 from ubr_pretrain.volumes import VolumeEntry, find_volumes
 
 SIDE_PX, NUM_SLICES, NUM_VOLUMES, REPEATS = 512, 300, 12, 3
@@ -107,7 +106,7 @@ def bounds(what: str, ours: float, decode: float, forward: float, scorer: Scorer
 
 
 def score_all(scorer: Scorer, entries: Sequence[VolumeEntry]) -> None:
-    for entry, outcome in read_ahead(entries):
+    for entry, outcome in read_ahead(entries, watch=scorer.watch):
         assert isinstance(outcome, Volume)
         scorer.score_volume(outcome, entry.name)
 
@@ -122,7 +121,8 @@ def bare_network(scorer: Scorer, num_slices: int) -> None:
         with torch.inference_mode():
             regressor(ready[: part.stop - part.start])
 
-    list(network.each(run, network.parts(num_slices)))
+    for future in [network.submit(run, part) for part in network.parts(num_slices)]:
+        future.result()
 
 
 def network_rows() -> list[Row]:
@@ -178,9 +178,14 @@ def build_all(trained: TrainedRegressor) -> tuple[list[ScoreNetwork], list[float
 
 
 def forward(network: ScoreNetwork, hu: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: torch.cat(
-        [*network.each(lambda part: network.scores(hu[part]), network.parts(len(hu)))]
-    )
+    return lambda: side_by_side(network, lambda part: network.scores(hu[part]), hu)
+
+
+def side_by_side(
+    network: ScoreNetwork, scores: Callable[[slice], torch.Tensor], hu: torch.Tensor
+) -> torch.Tensor:
+    futures = [network.submit(scores, part) for part in network.parts(len(hu))]
+    return torch.cat([future.result() for future in futures])
 
 
 def bf16_forward(network: ScoreNetwork, hu: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -188,7 +193,7 @@ def bf16_forward(network: ScoreNetwork, hu: torch.Tensor) -> Callable[[], torch.
         with torch.autocast("cpu", torch.bfloat16):
             return network.scores(hu[part]).float()
 
-    return lambda: torch.cat([*network.each(scores, network.parts(len(hu)))])
+    return lambda: side_by_side(network, scores, hu)
 
 
 def paper_rows() -> list[Row]:
@@ -197,9 +202,8 @@ def paper_rows() -> list[Row]:
     volume = np.zeros((NETWORK_SLICES, 256, 256), np.int16)
     for num_views in (1, 3):
         scorer = read_scorer(device="cpu", num_views=num_views)
-        spec = scorer.trained.input_spec
         (seconds,) = in_turn(
-            partial(score_stored_slices, scorer.network, volume, (1.5, 1.5), spec, num_views),
+            lambda: list(scorer.watch.scores(volume, (1.5, 1.5))),  # noqa: B023
             repeats=REPEATS,
         )
         made.append(

@@ -22,6 +22,7 @@ from ubr_pretrain.dicom_slices import CtSlice, ct_slices
 from ubr_pretrain.hounsfield import HuScale
 from ubr_pretrain.orientation import StoredGrid, room_for, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.slice_watch import SliceWatch, announcer
 from ubr_pretrain.sparse_volume import plan_stored
 from ubr_pretrain.stored_file import stamp
 from ubr_pretrain.volume_header import affine_of
@@ -34,7 +35,11 @@ OFF_GRID_MM = 0.1
 
 
 def read_series(
-    headers: Sequence[DicomHeader], rules: ReadingRules, path: Path, phase: int | None = None
+    headers: Sequence[DicomHeader],
+    rules: ReadingRules,
+    path: Path,
+    phase: int | None = None,
+    watch: SliceWatch | None = None,
 ) -> Volume:
     """Read the files of one series.
 
@@ -43,6 +48,7 @@ def read_series(
         rules: limits of the reader.
         path: what the series is called in a refusal of the whole.
         phase: which phase, from 1, where the series holds several over the same slices.
+        watch: is told of slices as they come.
 
     Raises:
         VolumeRefused: the codes of `ct_slices`, and E-4D, E-DUP, E-GAP, E-CODEC, E-NOHU, E-TILT,
@@ -66,7 +72,7 @@ def read_series(
     if plan := plan_stored(grid, len(slices), rules.stride_mm, path):
         slices = [slices[k] for k in plan.stored_index(grid)]
         grid = plan.grid(grid)
-    hu, clipped = _hu(slices, grid)
+    hu, clipped = _hu(slices, grid, watch)
     volume = to_axial(hu, grid, rules, path, (*notes, *repeats, *clipped, *sideways))
     return volume if plan is None else plan.sparse(volume)
 
@@ -234,10 +240,13 @@ def _pixels(s: CtSlice) -> NDArray[np.generic]:
     return _stored(s.header)[s.index]
 
 
-def _hu(ordered: Sequence[CtSlice], grid: StoredGrid) -> tuple[NDArray[np.int16], list[str]]:
+def _hu(
+    ordered: Sequence[CtSlice], grid: StoredGrid, watch: SliceWatch | None
+) -> tuple[NDArray[np.int16], list[str]]:
     """Decode slices in order, file by file, to int16 HU [k, j, i]."""
     header = ordered[0].header
     hu = room_for((len(ordered), header.rows, header.columns), grid)
+    tell = announcer(watch, hu, grid)
     notes: set[str] = set()
     by_file = sorted(range(len(ordered)), key=lambda k: str(ordered[k].path))
     for path, of_file in groupby(by_file, key=lambda k: ordered[k].path):
@@ -252,4 +261,5 @@ def _hu(ordered: Sequence[CtSlice], grid: StoredGrid) -> tuple[NDArray[np.int16]
             scale = HuScale(slope, intercept)
             scale.convert(raw, hu[k])
             notes.update(scale.notes(path))
+            tell(k, k + 1)
     return hu, sorted(notes)

@@ -16,11 +16,11 @@ Shapes:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from ubr_pretrain.regressor import TrainedRegressor
 Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-Part = TypeVar("Part")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 TOLERANCE = 1e-5
@@ -71,15 +71,22 @@ class ScoreNetwork:
     _workers: ThreadPoolExecutor
 
     def parts(self, num_slices: int) -> Iterator[slice]:
-        """Split slices so that every thread has some, and none many at a time."""
+        """Split slices so that every thread has some, and none many at a time.
+
+        All parts but the last are whole blocks of ``FEWEST``: matrix products round the rows that
+        are left over in another way, and the same slices are left over however they are split.
+        """
         most = MOST_ON_GPU if self.device.type == "cuda" else MOST
-        size = min(most, max(FEWEST, -(-num_slices // (2 * self.threads))))
+        blocks = -(-num_slices // (2 * self.threads * FEWEST))
+        size = min(most, max(1, blocks) * FEWEST)
         for first in range(0, num_slices, size):
             yield slice(first, min(first + size, num_slices))
 
-    def each(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
-        """Return what ``work`` makes of every part, in order, several at a time."""
-        return self._workers.map(work, parts)
+    def submit(
+        self, work: Callable[Arguments, Result], *args: Arguments.args, **named: Arguments.kwargs
+    ) -> Future[Result]:
+        """Have a thread do something, after what was submitted before."""
+        return self._workers.submit(work, *args, **named)
 
 
 def build_network(

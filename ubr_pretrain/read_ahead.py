@@ -2,7 +2,7 @@
 
 What comes out, and what is done with it:
 
-    >>> coming = read_ahead(entries, allow_gaps=True, stride_mm=None)      # doctest: +SKIP
+    >>> coming = read_ahead(entries, watch=scorer.watch, allow_gaps=True)  # doctest: +SKIP
     >>> for entry, outcome in coming:                                      # doctest: +SKIP
     ...     if isinstance(outcome, VolumeRefused):
     ...         ...                                  # outcome.code, outcome.cause
@@ -29,6 +29,7 @@ from typing import Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.guard import GuardedReader
+from ubr_pretrain.slice_watch import SliceWatch
 from ubr_pretrain.volume_entry import VolumeEntry
 
 WORTH_A_CHILD = 4
@@ -39,7 +40,11 @@ WORTH_A_SECOND = 12
 
 
 def read_ahead(
-    entries: Sequence[VolumeEntry], *, readers: int | None = None, **rules: Any
+    entries: Sequence[VolumeEntry],
+    *,
+    readers: int | None = None,
+    watch: SliceWatch | None = None,
+    **rules: Any,
 ) -> Iterator[tuple[VolumeEntry, Volume | VolumeRefused]]:
     """Yield every entry with its volume, or with the reason why there is none.
 
@@ -50,12 +55,13 @@ def read_ahead(
     Args:
         entries: in this order.
         readers: processes that read; 0: this one; None: as many as pay.
+        watch: is told of the slices of volumes that this process reads, as they come.
         rules: fields of ``ReadingRules``.
     """
     readers = _readers_that_pay(len(entries)) if readers is None else readers
     if not readers:
         for entry in entries:
-            yield entry, _outcome(VolumeEntry.read, entry, rules)
+            yield entry, _outcome(VolumeEntry.read, entry, rules | {"watch": watch})
         return
     idle: LifoQueue[GuardedReader] = LifoQueue()
 

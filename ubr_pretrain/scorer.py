@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ubr_pretrain.body_part import propose_body_part
 from ubr_pretrain.calibration import Calibration, read_calibration
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.ct import Volume, Window
+from ubr_pretrain.early_scores import EarlyScores
 from ubr_pretrain.images import SOFT_TISSUE, CtImage, array_to_image, read_image
 from ubr_pretrain.network_backend import Backend, ScoreNetwork, build_network
 from ubr_pretrain.pretrained import (
@@ -41,7 +43,7 @@ from ubr_pretrain.scored_volume import ScoredImage, ScoredVolume
 from ubr_pretrain.scoring import read_curve, smooth_scores
 from ubr_pretrain.slice_scores import SliceScores, anomalies_of_read
 from ubr_pretrain.sparse_volume import SparseVolume
-from ubr_pretrain.view_scores import VIEWS, score_stored_slices
+from ubr_pretrain.view_scores import VIEWS, mean_and_sd, score_part
 from ubr_pretrain.volumes import SCORING_TILT_DEG, read_volume
 
 FILE_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
@@ -62,6 +64,12 @@ class Scorer:
     calibration: Calibration | None
     network: ScoreNetwork
     num_views: int = NUM_VIEWS
+
+    @cached_property
+    def watch(self) -> EarlyScores:
+        """Whom ``VolumeEntry.read`` may tell of slices, so that they are scored as they come."""
+        spec = self.trained.input_spec
+        return EarlyScores(self.network, partial(score_part, self.network, spec, self.num_views))
 
     @property
     def device(self) -> torch.device:
@@ -139,8 +147,7 @@ class Scorer:
     def _scores(
         self, hu: NDArray[np.int16], pixel_mm_yx: tuple[float, float]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        spec = self.trained.input_spec
-        return score_stored_slices(self.network, hu, pixel_mm_yx, spec, self.num_views)
+        return mean_and_sd(self.watch.scores(hu, pixel_mm_yx))
 
 
 def read_scorer(
@@ -228,8 +235,8 @@ def score_volume(
         VolumeRefused: the scan cannot be read without the risk of a wrong result.
         ValueError: the weights cannot be used, or an array came without spacing.
     """
-    volume, name = _to_volume(source, spacing_mm_zyx)
     scorer = read_scorer(_path(checkpoint), _path(calibration), device=device, num_views=num_views)
+    volume, name = _to_volume(source, spacing_mm_zyx, scorer.watch)
     return scorer.score_volume(volume, name)
 
 
@@ -274,6 +281,7 @@ def score_image(
 def _to_volume(
     source: Path | str | NDArray[Any] | sitk.Image | Volume,
     spacing_mm_zyx: tuple[float, float, float] | None,
+    watch: EarlyScores,
 ) -> tuple[Volume, str]:
     if isinstance(source, Volume):
         return source, "volume"
@@ -283,7 +291,7 @@ def _to_volume(
         rules: dict[str, Any] = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
         if spacing_mm_zyx is not None:
             rules["spacing_mm_zyx"] = spacing_mm_zyx
-        return read_volume(source, **rules), _name(Path(source))
+        return read_volume(source, watch=watch, **rules), _name(Path(source))
     if spacing_mm_zyx is None:
         raise ValueError("an array knows no spacing: give spacing_mm_zyx (slices, rows, columns)")
     return array_to_volume(source, spacing_mm_zyx), "array"

@@ -11,6 +11,7 @@ Shapes:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,45 +98,47 @@ def score_views(
                 seen = network_input(view_slices(hu, view), spec)
                 row[part] = regressor(seen).double().cpu().numpy()
     regressor.train(was_training)
-    return _mean_and_sd(scores)
+    return mean_and_sd([scores])
 
 
-def score_stored_slices(
+def score_part(
     network: ScoreNetwork,
-    hu: Int16[ndarray, "z y x"],
-    pixel_mm_yx: tuple[float, float],
     spec: InputSpec,
     num_views: int,
-) -> tuple[Float[ndarray, " z"], Float[ndarray, " z"] | None]:
-    """Return what ``score_views`` does of ``resample_slices``, to the bit: all threads at work.
-
-    A few slices at a time are resampled and scored, by one thread each.
+    hu: Int16[ndarray, "z y x"],
+    pixel_mm_yx: tuple[float, float],
+    part: slice,
+) -> Float[ndarray, "views n"]:
+    """Resample some slices of a scan and score every view of them, on this thread.
 
     Args:
         network: plain PyTorch or its equal.
-        hu: slices as they are stored.
-        pixel_mm_yx: row height and column width.
         spec: the input convention of the network.
         num_views: of a slice.
+        hu: slices as they are stored.
+        pixel_mm_yx: row height and column width.
+        part: which slices.
+    """
+    square = torch.from_numpy(resample_slices(hu[part], pixel_mm_yx, spec))
+    if network.device.type == "cuda":
+        square = square.pin_memory().to(network.device, non_blocking=True)
+    with torch.inference_mode():
+        seen = [network.scores(view_slices(square.float(), view)) for view in VIEWS[:num_views]]
+        return torch.stack(seen).double().cpu().numpy()
+
+
+def mean_and_sd(
+    parts: Iterable[Float[ndarray, "views n"]],
+) -> tuple[Float[ndarray, " z"], Float[ndarray, " z"] | None]:
+    """Return the mean score of every slice and its standard deviation over the views.
+
+    Args:
+        parts: of ``score_part``, in the order of the slices.
 
     Raises:
         FloatingPointError: a score is not finite; the slice is named.
     """
-
-    def score_part(part: slice) -> Float[ndarray, "views n"]:
-        square = torch.from_numpy(resample_slices(hu[part], pixel_mm_yx, spec))
-        if network.device.type == "cuda":
-            square = square.pin_memory().to(network.device, non_blocking=True)
-        with torch.inference_mode():
-            seen = [network.scores(view_slices(square.float(), v)) for v in VIEWS[:num_views]]
-            return torch.stack(seen).double().cpu().numpy()
-
-    return _mean_and_sd(np.concatenate([*network.each(score_part, network.parts(len(hu)))], axis=1))
-
-
-def _mean_and_sd(
-    scores: Float[ndarray, "views z"],
-) -> tuple[Float[ndarray, " z"], Float[ndarray, " z"] | None]:
+    scores = np.concatenate([*parts], axis=1)
     finite = np.isfinite(scores).all(axis=0)
     if not finite.all():
         raise FloatingPointError(f"slice {np.flatnonzero(~finite)[0]}: score not finite")

@@ -12,6 +12,7 @@ from ubr_pretrain.dicom_series import read_series
 from ubr_pretrain.hounsfield import looks_like_hu
 from ubr_pretrain.png_slices import read_png_folder
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.slice_watch import SliceWatch
 from ubr_pretrain.sparse_volume import thinned
 from ubr_pretrain.volume_file import read_volume_file
 
@@ -45,8 +46,12 @@ class VolumeEntry:
         """The files of a DICOM series."""
         return tuple(header.path for header in self.headers)
 
-    def read(self, **rules: Any) -> Volume:
-        """Read the volume; ``rules`` are the fields of `ReadingRules`.
+    def read(self, *, watch: SliceWatch | None = None, **rules: Any) -> Volume:
+        """Read the volume.
+
+        Args:
+            watch: is told of slices as they come, where a format lets it.
+            rules: the fields of `ReadingRules`.
 
         Raises:
             VolumeRefused: it cannot be read without the risk of a wrong result.
@@ -55,7 +60,7 @@ class VolumeEntry:
         if self.refusal is not None:
             raise self.refusal.with_traceback(None)
         try:
-            volume = self._read(checked)
+            volume = self._read(checked, watch)
         except OSError as error:  # a share that went away, a file that was deleted
             raise VolumeRefused("E-MISSING", self.path, f"cannot be read: {error}") from error
         except MemoryError as error:
@@ -65,9 +70,9 @@ class VolumeEntry:
         volume = replace(volume, notes=(*self.notes, *volume.notes, *doubts))
         return thinned(volume, checked.stride_mm)
 
-    def _read(self, rules: ReadingRules) -> Volume:
+    def _read(self, rules: ReadingRules, watch: SliceWatch | None) -> Volume:
         if self.headers:
-            return read_series(self.headers, rules, self.path, self.phase)
+            return read_series(self.headers, rules, self.path, self.phase, watch)
         if self.path.is_dir():
             return read_png_folder(self.path, rules)
-        return read_volume_file(self.path, rules)
+        return read_volume_file(self.path, rules, watch)

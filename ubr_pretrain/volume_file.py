@@ -18,6 +18,7 @@ from ubr_pretrain.nifti_header import read_nifti_header
 from ubr_pretrain.nrrd_header import read_nrrd_header
 from ubr_pretrain.orientation import StoredGrid, axes_of_letters, body_order, room_for, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.slice_watch import SliceWatch, announcer
 from ubr_pretrain.sparse_volume import plan_stored
 from ubr_pretrain.stored_file import StoredFile, describe
 from ubr_pretrain.volume_header import VolumeHeader
@@ -32,8 +33,13 @@ HEADER_READERS = {
 }
 
 
-def read_volume_file(path: Path, rules: ReadingRules) -> Volume:
+def read_volume_file(path: Path, rules: ReadingRules, watch: SliceWatch | None = None) -> Volume:
     """Read a NIfTI, NRRD or MetaImage file.
+
+    Args:
+        path: the file.
+        rules: limits of the reader.
+        watch: is told of slices as they come.
 
     Raises:
         VolumeRefused: any code of a file format, of the geometry and of the HU scale.
@@ -59,10 +65,12 @@ def read_volume_file(path: Path, rules: ReadingRules) -> Volume:
             num_stored, grid = len(chosen), plan.grid(grid)
         blocks = file.blocks(header.num_bytes, at_once * slice_bytes, rules.max_bytes, chosen)
         stored = room_for((num_stored, slice_shape[0], slice_shape[1]), grid)
-        scale = HuScale(header.slope, header.intercept)
+        scale, tell = HuScale(header.slope, header.intercept), announcer(watch, stored, grid)
         for number, block in enumerate(blocks):
             part = block.view(header.dtype).reshape(-1, *slice_shape)
-            scale.convert(part, stored[number * at_once :][: len(part)])
+            first = number * at_once
+            scale.convert(part, stored[first : first + len(part)])
+            tell(first, first + len(part))
     notes = scale.notes(path)  # once the whole file is known to be sound
     volume = to_axial(stored, grid, rules, path, (*header.notes, *notes))
     return volume if plan is None else plan.sparse(volume)
