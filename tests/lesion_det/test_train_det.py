@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from lesion_det.train_det import main, train
 from tests.command_line import refused_line
 from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
 from tests.lesion_det.toy_training import UNIT_INPUT, flags, tensors, tiny
+from ubr_pretrain import late_record
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
 from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
 from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.late_record import LateRecord
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.trunk import Trunk
 
@@ -209,6 +212,20 @@ class TestInterruption:
         for name in ("metrics.jsonl", "predictions_val.json", "metrics.json"):
             assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
 
+    def test_a_training_whose_numbers_come_late_is_the_same_training(
+        self, toy: ToyDeepLesion, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(late_record, "LateRecord", partial(LateRecord, late=1))
+        late = tmp_path / "late"
+        train(tiny(toy, test=(toy.coco / "test.json",)), late)
+        assert all(torch.equal(t, tensors(late)[k]) for k, t in tensors(out).items())
+        for name in ("metrics.jsonl", "predictions_val.json", "metrics.json"):
+            assert (late / name).read_bytes() == (out / name).read_bytes(), name
+        wild = DetOptimiser(lr=1e30, schedule="drops", max_grad_norm=None)
+        with pytest.raises(FloatingPointError, match=r"iteration 2: loss not finite.*images 0000"):
+            train(tiny(toy, optimiser=wild, save_every=2, eval_every=100), tmp_path / "wild")
+        assert not [*(tmp_path / "wild").rglob("*.safetensors")]
+
     def test_ctrl_c_ends_it_with_a_checkpoint(
         self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -287,6 +304,8 @@ class TestRefusals:
         [
             ({"init": "ubr"}, "--init ubr needs --ubr CHECKPOINT"),
             ({"precision": "bf16"}, "precision bf16: needs CUDA"),
+            ({"precision": "tf32"}, "precision tf32: needs CUDA"),
+            ({"deterministic": False}, "deterministic false: needs CUDA"),
             ({"coco": Path("nowhere")}, "nowhere/train.json: no such file"),
             ({"images": Path("nowhere")}, "nowhere: 6 key slices are missing, first 000001_01_01"),
         ],
