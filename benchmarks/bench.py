@@ -1,158 +1,156 @@
-"""Ratios against what must be done anyway, both sides in turn in one run.
+"""All rows of results, one module after another, each in a process of its own.
 
-    python benchmarks/bench.py            # writes benchmarks/results.md and results.json
+    python benchmarks/bench.py                      # writes results.md and results.json
+    python benchmarks/bench.py --only store scoring # these alone
 
-A ratio of 1.00 means that nothing is lost around the bare work; medians over the repeats.
+Every module of ``MODULES`` has ``rows()`` and can be run by itself too. One that fails is named with
+its reason, the others go on, and the exit code is 1.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
-import statistics
+import os
+import platform
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
-import torch
-from inputs import measure, write_phantoms
+from table import Row, to_markdown
 
-from ubr_pretrain.augmentation import augment_groups
-from ubr_pretrain.checkpoint import write_atomically
-from ubr_pretrain.ct import InputSpec, Volume
-from ubr_pretrain.groups import GroupSampler
-from ubr_pretrain.losses import ubr_loss
-from ubr_pretrain.network_input import network_input, resample_slices
-from ubr_pretrain.phantom import render, sample_scan, sample_subject
-from ubr_pretrain.regressor import Regressor
-from ubr_pretrain.runtime import describe_machine, generator
-from ubr_pretrain.scoring import score_slices
-from ubr_pretrain.trunk import Trunk
-from ubr_pretrain.ubr_config import Augmentation, Losses
-from ubr_pretrain.volumes import read_volume
+HERE = Path(__file__).resolve().parent
 
-REPEATS = 7
-SPEC = InputSpec(std=(64.0, 64.0, 64.0), fov_mm=512.0, size_px=64)
-VIEWS = Augmentation(scale=0.15, shift=0.06, rotate_deg=6, flip=0.5, contrast=0.1, noise_hu=20)
-G, M = 6, 8
+MODULES = (
+    *("training", "scoring", "store", "growth", "evaluation", "startup", "archive", "detector"),
+    "inputs",
+)
+
+LIMIT_S = 900.0
+"""Of one module; on two quiet cores none needs a third of it."""
+
+ROWS_OF = """
+import importlib, json, sys
+from dataclasses import asdict
+rows = [asdict(row) for row in importlib.import_module(sys.argv[1]).rows()]
+with open(sys.argv[2], "w") as file:
+    json.dump(rows, file)
+"""
 
 
-def in_turn(ours: Callable[[], object], bare: Callable[[], object]) -> tuple[float, float]:
-    """Return the median seconds of both, measured A B A B after a warm-up of each."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(REPEATS + 1):
-        for work, kept in zip((ours, bare), seconds, strict=True):
-            began_s = time.perf_counter()
-            work()
-            if repeat:
-                kept.append(time.perf_counter() - began_s)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; return 1 where a module failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=MODULES, default=list(MODULES))
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.md, results.json")
+    arguments = parser.parse_args(argv)
+    return measure(arguments.only, HERE, arguments.out)
 
 
-def phantom(seed: int, size_px: int) -> Volume:
-    rng = np.random.default_rng(seed)
-    subject = sample_subject(rng)
-    return render(
-        subject, sample_scan(subject, rng, region="trunk", max_slices=120), size_px=size_px
-    ).volume
+def measure(modules: Sequence[str], folder: Path, out: Path) -> int:
+    """Run modules and write what they found; return 1 where one failed.
 
-
-def training_step() -> tuple[float, float]:
-    """Draw, view, window, forward, both losses, backward, step; against the network's share."""
-    volumes = [phantom(seed, 128) for seed in range(4)]
-    store = [resample_slices(v.hu, v.spacing_mm_zyx[1:], SPEC) for v in volumes]
-    sampler = GroupSampler([v.runs for v in volumes], G, M, seed=0)
-    network = Regressor(Trunk(width=0.25, batch_norm=True), None)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    iteration = iter(range(10**9))
-
-    def ours() -> None:
-        k = next(iteration)
-        stacked = np.stack([store[v][i] for v, i in sampler.draw(k)]).astype(np.float32)
-        views = [generator(0, 2, k, i) for i in range(G)]
-        hu = augment_groups(torch.from_numpy(stacked), VIEWS, views)
-        step(network_input(hu.flatten(0, 1), SPEC))
-
-    def step(x: torch.Tensor) -> None:
-        loss = ubr_loss(network(x).view(G, M), Losses(reduction="mean"), G)
-        optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
-        optimiser.step()
-
-    resident = torch.randn(G * M, 3, SPEC.size_px, SPEC.size_px)
-    return in_turn(ours, lambda: step(resident))
-
-
-def scoring() -> tuple[float, float]:
-    """Window and score a stored volume; against the bare network on resident slices."""
-    volume = phantom(1, 128)
-    slices = resample_slices(volume.hu, volume.spacing_mm_zyx[1:], SPEC)
-    network = Regressor(Trunk(width=0.25), None).eval()
-    resident = torch.randn(len(slices), 3, SPEC.size_px, SPEC.size_px)
-
-    def bare() -> None:
-        with torch.inference_mode():
-            for part in resident.split(64):
-                network(part)
-
-    return in_turn(lambda: score_slices(network, slices, SPEC, torch.device("cpu")), bare)
-
-
-def reading() -> tuple[float, float]:
-    """read_volume with all its checks; against SimpleITK alone, on a compressed NIfTI."""
-    volume = phantom(2, 256)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "scan.nii.gz"
-        image = sitk.GetImageFromArray(volume.hu[::-1])
-        image.SetSpacing([float(s) for s in volume.spacing_mm_zyx[::-1]])
-        sitk.WriteImage(image, str(path))
-        return in_turn(
-            lambda: read_volume(path), lambda: sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-        )
-
-
-def detector_inputs() -> tuple[float, float]:
-    """An input of the detector from the warm cache; against decoding its PNGs (see inputs.py)."""
-    with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder)
-        rates = measure(images, write_phantoms(images), images / "cache")
-    return 1 / rates["reading_images_per_s"], 1 / rates["decoding_images_per_s"]
-
-
-def phantom_rates() -> dict[int, float]:
-    """Return rendered slices a second at 128 and 256 pixels."""
-    rates = {}
-    for size_px in (128, 256):
-        began_s, count = time.perf_counter(), 0
-        for seed in range(3):
-            count += phantom(seed, size_px).num_slices
-        rates[size_px] = count / (time.perf_counter() - began_s)
-    return rates
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    rows = {
-        "UBR training step, width 0.25, 48 slices of 64 px": training_step(),
-        "scoring a stored volume, width 0.25, 64 px": scoring(),
-        "read_volume of a .nii.gz, against SimpleITK alone": reading(),
-        "an input of 512 px from the warm cache, against decoding its PNGs": detector_inputs(),
+    Args:
+        modules: names of files of ``folder``.
+        folder: where they lie.
+        out: folder for ``results.md`` and ``results.json``.
+    """
+    rows: dict[str, list[Row]] = {}
+    seconds: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for module in modules:
+        began_s = time.monotonic()
+        try:
+            rows[module] = rows_of(module, folder)
+            print(to_markdown(rows[module]), flush=True)
+        except RuntimeError as error:
+            failed[module] = str(error)
+            print(f"{module}: failed: {error}", file=sys.stderr, flush=True)
+        seconds[module] = round(time.monotonic() - began_s, 1)
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": describe(),
+        "seconds": seconds,
+        "rows": {module: [_as_json(row) for row in found] for module, found in rows.items()},
+        "failed": failed,
     }
-    rates = phantom_rates()
-    machine = describe_machine(torch.device("cpu"))
-    lines = ["| what | ours, s | bare, s | ours / bare |", "|---|---|---|---|"]
-    lines += [f"| {name} | {a:.4f} | {b:.4f} | {a / b:.2f} |" for name, (a, b) in rows.items()]
-    lines += ["", "| phantom | slices a second, one core |", "|---|---|"]
-    lines += [f"| {size} px | {rate:.0f} |" for size, rate in rates.items()]
-    lines += ["", f"torch {machine['packages']['torch']}, {machine['platform']}, one thread"]
-    here = Path(__file__).parent
-    with write_atomically(here / "results.md", "w") as file:
-        file.write("\n".join(lines) + "\n")
-    with write_atomically(here / "results.json", "w") as file:
-        record = {"seconds": rows, "phantom_slices_per_s": rates, "machine": machine}
-        file.write(json.dumps(record, indent=1) + "\n")
-    print("\n".join(lines))
+    write(out / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write(out / "results.md", to_page(record, rows))
+    return 1 if failed else 0
+
+
+def rows_of(module: str, folder: Path) -> list[Row]:
+    """Return the rows of a module, measured in a process of its own.
+
+    Raises:
+        RuntimeError: it failed, or took too long; its last line.
+    """
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as found:
+        command = [sys.executable, "-c", ROWS_OF, module, found.name]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_paths(folder))}
+        try:
+            done = subprocess.run(
+                command, env=environment, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"took longer than {LIMIT_S:.0f} s") from error
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["nothing was said"]
+            raise RuntimeError(f"exit code {done.returncode}: {lines[-1]}")
+        return [Row(**row) for row in json.load(found)]
+
+
+def _paths(folder: Path) -> list[str]:
+    return [str(folder), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    return {**asdict(row), "ratio": row.ratio, "verdict": row.verdict}
+
+
+def to_page(record: dict[str, Any], rows: dict[str, list[Row]]) -> str:
+    """Return all tables under one line that says where they were measured."""
+    machine, packages = record["machine"], record["machine"]["packages"]
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+    lines = [
+        f"{record['date']}; {machine['cpu']}, {machine['cores']} cores; {machine['platform']}, "
+        f"Python {machine['python']}; {versions}.",
+        "Ratio: ours / theirs, less is better.",
+    ]
+    for module, found in rows.items():
+        lines += ["", f"## {module} ({record['seconds'][module]:.0f} s)", "", to_markdown(found)]
+    lines += [f"{module}: failed: {reason}" for module, reason in record["failed"].items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine and the versions; no host name, no user, no path."""
+    import torch
+
+    from ubr_pretrain.runtime import describe_machine
+
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return {**describe_machine(torch.device("cpu")), "cpu": cpu, "cores": cores}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    from ubr_pretrain.checkpoint import write_atomically
+
+    with write_atomically(path, "w") as file:
+        file.write(text)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -61,7 +61,7 @@ class Sizes:
         warm: steps before.
         workers: threads of ours, processes of the peers.
         device: where.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "tf32" or "bf16".
     """
 
     width: float
@@ -127,6 +127,7 @@ def config_of(sizes: Sizes, coco: Path, images: Path) -> DetConfig:
         workers=sizes.workers,
         device=sizes.device,
         precision=sizes.precision,
+        deterministic=not sizes.device.startswith("cuda"),
     )
 
 

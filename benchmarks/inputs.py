@@ -1,61 +1,42 @@
-"""How fast inputs of the detector come from the cache, against decoding their PNGs, in one run.
+"""How fast inputs of the detector come from the cache, and phantoms are drawn, on one thread.
 
     python benchmarks/inputs.py                                       # synthetic slices of 512 px
     python benchmarks/inputs.py --coco val.json --images Images_png/  # your own
 
 Reading is a batch as the training gets it. Decoding is what a training without a cache would do for
-the same batch. A GPU that learns from fewer images a second than are read never waits for them. It
-writes ``inputs.md`` and ``inputs.json`` beside itself, or into ``--out``.
+the same batch. A GPU that learns from fewer images a second than are read never waits for them.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from table import Row, to_markdown
 
 from lesion_det.batches import BatchSource
 from lesion_det.det_config import DetConfig, InputConfig
 from lesion_det.ground_truth import ImageRecord, read_ground_truth
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import STORED_ZERO_HU
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.phantom import render, sample_scan, sample_subject
-from ubr_pretrain.runtime import describe_machine
 
 ROUNDS, BATCH, MAX_IMAGES = 5, 2, 64
 SIDE_PX, NUM_SLICES = 512, 24
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--coco", type=Path, help="default: synthetic slices")
-    parser.add_argument("--images", type=Path, help="the folder Images_png, with --coco")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    a = parser.parse_args()
+def rows() -> list[Row]:
+    """Return both, on synthetic slices."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if a.coco:
-            records = [r for r in read_ground_truth(a.coco).images if r.num_lesions][:MAX_IMAGES]
-            result = measure(a.images, records, folder / "cache")
-        else:
-            result = measure(folder, write_phantoms(folder), folder / "cache")
-    text = to_markdown(result)
-    with write_atomically(a.out / "inputs.md", "w") as file:
-        file.write(text)
-    with write_atomically(a.out / "inputs.json", "w") as file:
-        file.write(json.dumps(result, indent=1) + "\n")
-    print(text)
+        return [measure(folder, write_phantoms(folder), folder / "cache"), drawing()]
 
 
 def write_phantoms(images: Path, num_slices: int = NUM_SLICES) -> list[ImageRecord]:
@@ -91,8 +72,8 @@ def write_phantoms(images: Path, num_slices: int = NUM_SLICES) -> list[ImageReco
     ]
 
 
-def measure(images: Path, records: Sequence[ImageRecord], cache: Path) -> dict[str, Any]:
-    """Return seconds and rates of decoding and reading the same batches, in turn."""
+def measure(images: Path, records: Sequence[ImageRecord], cache: Path) -> Row:
+    """Return the milliseconds of reading an input against decoding it, the same batches in turn."""
     config = DetConfig(coco=Path("unused"), batch=BATCH)
     stored = PreparedImages(images, InputConfig(), cache)
     began_s = time.perf_counter()
@@ -114,41 +95,49 @@ def measure(images: Path, records: Sequence[ImageRecord], cache: Path) -> dict[s
             batches = [e for _, b in source.batches(iterations, range(BATCH), 0) for e in b]
             seconds[name].append((time.perf_counter() - began_s) / len(batches))
             num_bytes = sum(e.hu.nbytes for e in batches) // len(batches)
-    decoding, reading = (statistics.median(seconds[name]) for name in sources)
-    return {
-        "images": len(records),
-        "mean_bytes": num_bytes,
-        "decoding_images_per_s": 1 / decoding,
-        "reading_images_per_s": 1 / reading,
-        "decoding_mb_per_s": num_bytes / decoding / 1e6,
-        "reading_mb_per_s": num_bytes / reading / 1e6,
-        "ratio": decoding / reading,
-        "build_images_per_s": len(records) / build_s,
-        "verify_images_per_s": len(records) / verify_s,
-        "machine": describe_machine(torch.device("cpu")),
-    }
+    decoded_ms, read_ms = (1e3 * statistics.median(seconds[name]) for name in sources)
+    return Row(
+        f"an input of {num_bytes / 1e6:.2f} MB from the warm cache, {len(records)} images",
+        read_ms,
+        decoded_ms,
+        "ms an image",
+        "decoding its PNGs",
+        1.0,
+        f"{1e3 / read_ms:.0f} images/s; built at {1e3 * build_s / len(records):.1f} ms an image "
+        f"with all cores, checked at {1e3 * verify_s / len(records):.2f} ms",
+    )
 
 
-def to_markdown(result: dict[str, Any]) -> str:
-    """Return the rates as a table."""
-    r = result
-    lines = [
-        "| inputs, one thread, no GPU | images a second | MB a second |",
-        "|---|---|---|",
-        f"| decoding its PNGs | {r['decoding_images_per_s']:.0f} | {r['decoding_mb_per_s']:.0f} |",
-        f"| from the warm cache | {r['reading_images_per_s']:.0f} | {r['reading_mb_per_s']:.0f} |",
-        "",
-        f"The cache is {r['ratio']:.0f} times as fast: {r['images']} inputs of "
-        f"{r['mean_bytes'] / 1e6:.2f} MB. Building it took {1e3 / r['build_images_per_s']:.1f} ms "
-        f"an image with all cores, checking it {1e3 / r['verify_images_per_s']:.2f} ms. A GPU that "
-        f"learns from fewer than {r['reading_images_per_s']:.0f} images a second never waits.",
-        "",
-        f"torch {r['machine']['packages']['torch']}, {r['machine']['platform']}",
-    ]
-    return "\n".join(lines) + "\n"
+def drawing() -> Row:
+    """Return the milliseconds of a rendered slice at 256 px against 128 px."""
+    a_slice_ms = []
+    for size_px in (256, 128):
+        began_s, count = time.perf_counter(), 0
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            subject = sample_subject(rng)
+            scan = sample_scan(subject, rng, region="trunk", max_slices=120)
+            count += render(subject, scan, size_px=size_px).volume.num_slices
+        a_slice_ms.append(1e3 * (time.perf_counter() - began_s) / count)
+    note = f"{1e3 / a_slice_ms[0]:.0f} and {1e3 / a_slice_ms[1]:.0f} slices/s"
+    what, against = "a phantom's slice of 256 px", "128 px, a quarter of the pixels"
+    return Row(what, *a_slice_ms, "ms", against, 4.0, note)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--coco", type=Path, help="default: synthetic slices")
+    parser.add_argument("--images", type=Path, help="the folder Images_png, with --coco")
+    a = parser.parse_args()
+    if not a.coco:
+        print(to_markdown(rows()))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        records = [r for r in read_ground_truth(a.coco).images if r.num_lesions][:MAX_IMAGES]
+        print(to_markdown([measure(a.images, records, Path(name))]))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     main()
