@@ -103,7 +103,8 @@ class Workers:
         if gpus and choice.device != "cpu":
             readers = max(1, min(READERS_PER_GPU, cpus // gpus - 1))
             return cls(gpus, max(1, min(cpus // gpus, readers + 1)), 1, readers)
-        return cls(cpus, 1)
+        each = min(choice.threads or 1, cpus)
+        return cls(cpus // each, each)
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,10 @@ class ScanScorer:
     """An actor: reads and scores one task after another, or some at a time before a GPU."""
 
     def __init__(self, job: RayJob, workers: Workers, attempts: Any) -> None:
-        torch.set_num_threads(workers.num_cpus)
-        choice = replace(job.choice, device="cuda" if workers.num_gpus else "cpu")
+        choice = replace(job.choice, device="cuda")
+        if not workers.num_gpus:
+            torch.set_num_threads(workers.num_cpus)
+            choice = replace(job.choice, device="cpu", threads=workers.num_cpus)
         if (found := choice.identity(scorer := choice.read())) != job.identity:
             other = sorted(k for k in found if found[k] != job.identity.get(k))
             raise ValueError(f"a worker has another scorer than the driver: {', '.join(other)}")

@@ -13,6 +13,8 @@ from typing import Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused, Window
 from ubr_pretrain.images import SOFT_TISSUE, read_image
+from ubr_pretrain.network_backend import Backend
+from ubr_pretrain.pretrained import NUM_VIEWS
 from ubr_pretrain.read_ahead import read_ahead
 from ubr_pretrain.scans import ImageEntry
 from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
@@ -29,17 +31,26 @@ class ScorerChoice:
         calibration: None: that of the package, with its weights.
         device: "auto", "cpu", "cuda" or "cuda:N".
         num_views: of a slice that are averaged.
+        backend: that runs the network.
+        threads: that score at the same time; None: as many as PyTorch would use.
     """
 
     checkpoint: Path | None = None
     calibration: Path | None = None
     device: str = "auto"
-    num_views: int = 3
+    num_views: int = NUM_VIEWS
+    backend: Backend = "auto"
+    threads: int | None = None
 
     def read(self) -> Scorer:
         """Read the scorer onto its device."""
         return read_scorer(
-            self.checkpoint, self.calibration, device=self.device, num_views=self.num_views
+            self.checkpoint,
+            self.calibration,
+            device=self.device,
+            num_views=self.num_views,
+            backend=self.backend,
+            threads=self.threads,
         )
 
     def identity(self, scorer: Scorer) -> dict[str, Any]:
@@ -155,7 +166,7 @@ def score_here(run: ScoringRun, tasks: Sequence[ScoringTask]) -> Iterator[Scored
     """Score in this process, volumes first, while the next volume is being read."""
     volumes = [task for task in tasks if task.kind == "volumes"]
     entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
-    coming = read_ahead(entries, **run.rules.reading)
+    coming = read_ahead(entries, watch=run.scorer.watch, **run.rules.reading)
     for task, (_, outcome) in zip(volumes, coming, strict=True):
         yield run.record_volume(task, outcome)
     for task in tasks:

@@ -31,6 +31,8 @@ from pathlib import Path
 from ubr_pretrain.config import CommandParser, first_problem, refuse
 from ubr_pretrain.pretrained import NUM_VIEWS
 
+BACKENDS = ("auto", "torch", "compiled", "onnxruntime", "openvino")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags and score; return the exit code."""
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--calibration", type=Path, help="of calibrate_scorer.py, for that checkpoint")
     add("--views", type=int, default=NUM_VIEWS, help="of a slice that are averaged; 1: no spread")
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N")
+    add("--backend", choices=BACKENDS, default="auto", help="that runs the network; auto: PyTorch")
+    add(
+        "--threads", type=int, help="that score at the same time; with Ray: in each worker"
+    )
     add("--pictures", type=bool, default=True, help="draw NAME.png")
     add("--pages", action="store_true", help="write NAME.html, a page to look around in a scan")
     add("--window-hu", nargs=2, type=float, help="of 8-bit pictures: HU of grey 0 and 255")
@@ -61,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if a.shard is not None and a.format is not None:
         refuse(parser.prog, "--format: a shard has no tables; gather_scores.py --format makes them")
+    if a.threads is not None and a.threads < 1:
+        refuse(parser.prog, f"--threads {a.threads}: must be at least 1")
+    if a.pages and a.stride_mm is not None:
+        refuse(parser.prog, "--pages: a page shows every slice; leave out --stride-mm")
     if a.ray_address is not None and a.engine != "ray":
         refuse(parser.prog, "--ray-address: goes with --engine ray")
 
@@ -85,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return score_scans(
             a.paths,
             a.out,
-            ScorerChoice(a.checkpoint, a.calibration, a.device, a.views),
+            ScorerChoice(a.checkpoint, a.calibration, a.device, a.views, a.backend, a.threads),
             rules,
             formats=a.format or ("csv", "json"),
             overwrite=a.overwrite,

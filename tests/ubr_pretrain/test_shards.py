@@ -17,11 +17,12 @@ from tests.command_line import refused_line
 from tests.ubr_pretrain.archives import recorded, write_archive, write_toy_checkpoint
 from tests.ubr_pretrain.dicom_writer import write_series
 from tests.ubr_pretrain.stored_volumes import nii, scan
-from ubr_pretrain import cohort, gather_scores, score_tables, score_volumes
+from ubr_pretrain import cohort, gather_scores, network_backend, score_tables, score_volumes
 from ubr_pretrain.scan_scoring import ScoringRun
 from ubr_pretrain.scoring_plan import VOLUMES_AT_ONCE, Recorded, plans_of_units
 from ubr_pretrain.shards import Shard, Unit, find_units
 
+SCHEMA = Path(score_tables.__file__).parent / "schemas" / "scores.schema.json"
 NOTHING = Recorded(frozenset(), (), Path())
 
 
@@ -69,9 +70,28 @@ def test_flags_that_do_nothing_together_are_refused(tmp_path, capsys) -> None:
         (["--shard", "1/2", "--format", "csv"], "gather_scores.py"),
         (["--ray-address", "auto"], "goes with --engine ray"),
         (["--stride-mm", "-1"], "stride_mm"),
+        (["--stride-mm", "9", "--pages"], "a page shows every slice"),
+        (["--threads", "0"], "at least 1"),
     ):
         assert told in refused_line(score_volumes.main, capsys, [str(tmp_path), *words])
     assert list(tmp_path.iterdir()) == [tmp_path / "scan.nii"]
+
+
+def test_backends_are_those_that_there_are() -> None:
+    assert score_volumes.BACKENDS == network_backend.BACKENDS
+
+
+def test_a_stride_is_part_of_what_scores_depend_on(tmp_path, checkpoint, capsys) -> None:
+    data, out = write_archive(tmp_path / "archive", 1), tmp_path / "out"
+    assert score(checkpoint, data, "--out", out, "--stride-mm", "20", "--format", "json") == 1
+    whole = json.loads((out / "scores.json").read_text())
+    assert whole["stride_mm"] == 20.0
+    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(whole)
+    assert len(recorded(out)["series-9f77034b1eb5"]["slices"]["score"]) == 9
+    capsys.readouterr()
+    words = [data, "--checkpoint", checkpoint, "--views", 1, "--device", "cpu", "--out", out]
+    line = refused_line(score_volumes.main, capsys, [str(word) for word in words])
+    assert "stride_mm: 20.0 -> None" in line
 
 
 def test_two_shards_and_their_tables_equal_one_run(tmp_path, checkpoint) -> None:
@@ -95,8 +115,7 @@ def test_two_shards_and_their_tables_equal_one_run(tmp_path, checkpoint) -> None
         )
         assert pyarrow.dataset.dataset(out / name).count_rows() == len(one)
     one, several = (json.loads((place / "scores.json").read_text()) for place in (whole, out))
-    schema = Path(score_tables.__file__).parent / "schemas" / "scores.schema.json"
-    Draft202012Validator(json.loads(schema.read_text())).validate(several)
+    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(several)
     for kind, key in (("volumes", "volume"), ("images", "image")):
         for state in (one, several):
             state[kind] = sorted(state[kind], key=lambda record, key=key: record[key])
