@@ -117,6 +117,7 @@ def test_compile_without_a_compiler_is_refused(monkeypatch):
         compiled(torch.nn.Identity(), CPU)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch 2.11's own
 def test_a_translated_network_has_the_gradients_and_names_of_the_plain_one():
     """Not the regressor: the checks of its shapes, which run in tests alone, are not translated."""
     torch.manual_seed(0)
