@@ -163,7 +163,9 @@ class DetConfig(Config):
         optimiser: see ``DetOptimiser``.
         flip: mirror every second image left to right.
         scale_jitter: every image is resized by a factor between 1 / (1 + this) and 1 + this.
-        batch: images of an iteration, over all ranks.
+        batch: images of an iteration, over all ranks. Losses are means over anchors and proposals:
+            several ranks equal one process as long as every image yields as many of them as
+            ``detector.rpn_batch`` and ``detector.roi_batch`` ask for.
         iterations: length of the training.
         eval_every: iterations between evaluations (and ``best`` checkpoints).
         save_every: iterations between ``last`` checkpoints.

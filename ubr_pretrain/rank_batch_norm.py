@@ -56,6 +56,7 @@ class RankBatchNorm(nn.BatchNorm2d):
         self.ranks = ranks
         self.train(plain.training)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it talks to other processes
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         """Normalise by the mean and variance of all ranks' images."""
         if not self.training:

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.config import config_to_yaml
-from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.journal import Journal, read_metrics
 from ubr_pretrain.phantom_deeplesion import write_deeplesion
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.run_folder import RunFolder
@@ -115,6 +116,25 @@ def test_T04_sigterm_leaves_a_checkpoint_and_exit_code_143(cohort, straight, tmp
     assert json.loads((tmp_path / "stopped/run.json").read_text())["status"] == "interrupted"
     assert train(config, tmp_path / "stopped", resume=True) == 0
     assert_equal_runs(straight, tmp_path / "stopped")
+
+
+def test_a_run_begun_before_there_were_settings_of_speed_goes_on(
+    cohort, straight, tmp_path, monkeypatch
+):
+    def press_ctrl_c(journal, iteration, text):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    config = tiny_config(cohort)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "progress", press_ctrl_c)
+        assert train(config, tmp_path / "old") == 130
+    file = tmp_path / "old/config.yaml"
+    told = yaml.safe_load(file.read_text())
+    for name in ("memory_format", "residence", "compile", "deterministic"):
+        del told[name]
+    file.write_text(yaml.safe_dump(told))
+    assert train(config, tmp_path / "old") == 0
+    assert_equal_runs(straight, tmp_path / "old")
 
 
 def test_T13_same_seed_same_weights_and_another_seed_others(cohort, straight, tmp_path):
