@@ -18,6 +18,7 @@ import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.uid import ImplicitVRLittleEndian
 
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.dicom_elements import MOMENTS, TAGS, Elements, joint, numbers_of, words_of
@@ -26,6 +27,8 @@ from ubr_pretrain.stored_file import StoredFile, describe
 
 DEFLATED_SYNTAX = "1.2.840.10008.1.2.1.99"
 PIXEL_GROUP = 0x7FE00000
+PIXEL_TAGS = {PIXEL_GROUP + element for element in (0x08, 0x09, 0x10)}
+"""Where pydicom stops before pixels."""
 
 PARSE_ERRORS = (
     InvalidDicomError,
@@ -135,9 +138,14 @@ def read_dicom_header(path: Path, max_bytes: int) -> DicomHeader:
 
 def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]:
     """Return the data set without pixels, a stream that stands at the pixels, and the syntax."""
-    if _names_plain_syntax(file.head):  # saves a second look at the group that names it
-        dataset = pydicom.dcmread(file.stream, stop_before_pixels=True, specific_tags=TAGS)
-        return dataset, file.stream, str(dataset.file_meta.TransferSyntaxUID)
+    if plain := _plain_syntax(file.head):  # the common case, without a data set of its own for it
+        syntax, start = plain
+        file.stream.seek(start)
+        implicit = syntax == ImplicitVRLittleEndian
+        dataset = read_dataset(
+            file.stream, implicit, True, stop_when=_at_pixels, specific_tags=TAGS
+        )
+        return dataset, file.stream, syntax
     meta = read_file_meta_info(file.path)
     syntax = str(meta.get("TransferSyntaxUID", ""))
     if not syntax:
@@ -157,17 +165,35 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
     return dataset, inflated, syntax
 
 
-def _names_plain_syntax(head: bytes) -> bool:
-    """Whether the file meta group lies within ``head`` and names an uncompressed syntax."""
+def _plain_syntax(head: bytes) -> tuple[str, int] | None:
+    """Return an uncompressed syntax that the file meta group names, and where the group ends.
+
+    None where ``head`` does not hold the group, element by element to the end that it states, with
+    a data set behind it: pydicom then finds out.
+    """
     if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
-        return False
-    (length,) = struct.unpack("<I", head[140:144])
-    group = head[144 : 144 + length]
-    place = group.find(b"\x02\x00\x10\x00UI")
-    if len(group) < length or place < 0 or group.count(b"\x02\x00\x10\x00") != 1:
-        return False
-    (size,) = struct.unpack("<H", group[place + 6 : place + 8])
-    return group[place + 8 : place + 8 + size].rstrip(b"\0").decode("latin-1") in PLAIN_SYNTAXES
+        return None
+    place, syntax = 144, ""
+    end = place + struct.unpack("<I", head[140:144])[0]
+    while place < end <= len(head) - 8:
+        group, element, kind, size = struct.unpack("<HH2sH", head[place : place + 8])
+        if group != 2:
+            return None
+        place += 8
+        if kind in (b"OB", b"UN"):
+            (size,) = struct.unpack("<I", head[place : place + 4])
+            place += 4
+        if element == 0x0010:
+            syntax = head[place : place + size].rstrip(b"\0").decode("latin-1")
+        place += size
+    follows = head[end : end + 2]
+    if place != end or syntax not in PLAIN_SYNTAXES or follows in (b"", b"\0\0", b"\2\0"):
+        return None
+    return syntax, end
+
+
+def _at_pixels(tag: int, *_: object) -> bool:
+    return tag in PIXEL_TAGS
 
 
 def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> DicomHeader:

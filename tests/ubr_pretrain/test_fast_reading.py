@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from tests.ubr_pretrain.dicom_writer import put, save, slice_dataset, write_series
 from tests.ubr_pretrain.stored_volumes import scan
-from ubr_pretrain import dicom_elements, stored_file, volume_file
+from ubr_pretrain import dicom_elements, dicom_header, stored_file, volume_file
 from ubr_pretrain.ct import AIR_HU, InputSpec, Volume, VolumeRefused
 from ubr_pretrain.dicom_header import read_dicom_header
 from ubr_pretrain.dicom_pixels import decode, read_plain
@@ -61,7 +61,7 @@ def inflated(content: bytes, inflater: object, folder: Path, block: int) -> tupl
 def test_both_inflaters_give_the_same_bytes_or_refuse(
     members, level, tail, cut, flip, block, tmp_path_factory
 ):
-    isal_zlib = pytest.importorskip("isal.isal_zlib", reason="needs isal")
+    isal_zlib = pytest.importorskip("isal.isal_zlib", reason="needs isal", exc_type=ImportError)
     content = bytearray(b"".join(gzip.compress(m, level, mtime=0) for m in members) + tail)
     if flip is not None:
         content[(flip // 8) % len(content)] ^= 1 << flip % 8
@@ -275,3 +275,66 @@ def test_the_transfer_syntax_is_found_however_the_file_states_it(tmp_path):
     assert expected.plain_pixels is not None
     assert header.plain_pixels.offset == expected.plain_pixels.offset - 12
     assert io.BytesIO(without).getvalue()[header.plain_pixels.offset :] == content[-128:]
+
+
+META_LENGTH = 140
+"""Where a file says how long its file meta group is."""
+
+
+def regrouped(content: bytes, change: str) -> bytes:
+    """Return a DICOM file whose file meta group is unusual, or wrong."""
+    length = int.from_bytes(content[META_LENGTH : META_LENGTH + 4], "little")
+    end = META_LENGTH + 4 + length
+    more = {
+        "private OB": b"\x02\x00\x02\x01OB\0\0"
+        + (300).to_bytes(4, "little")
+        + b"\x02\0\x10\0UI" * 49
+        + bytes(6),
+        "beyond the head": b"\x02\x00\x02\x01OB\0\0" + (2000).to_bytes(4, "little") + bytes(2000),
+        "command set": b"",
+    }.get(change, b"")
+    stated = length + len(more) + {"too long": 8, "too short": -8, "cut short": -3}.get(change, 0)
+    if change == "command set":
+        content = content[:end] + bytes([0, 0, 0, 0, 4, 0, 0, 0]) + bytes(4) + content[end:]
+    elif change == "no data set":
+        content = content[:end]
+    return (
+        b"".join(
+            [
+                content[:META_LENGTH],
+                stated.to_bytes(4, "little"),
+                content[META_LENGTH + 4 : end],
+                more,
+            ]
+        )
+        + content[end:]
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("none", "private OB", "beyond the head", "command set", "no data set"),
+        *("too long", "too short", "cut short"),
+    ],
+)
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_the_short_way_through_a_header_ends_where_the_long_one_does(
+    tmp_path, monkeypatch, change, syntax
+):
+    ds = slice_dataset(scan((1, 8, 8))[0], (0, 0, 0))
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(tmp_path / "0.dcm", enforce_file_format=True)
+    (tmp_path / "0.dcm").write_bytes(regrouped((tmp_path / "0.dcm").read_bytes(), change))
+
+    def outcome() -> object:
+        try:
+            return read_dicom_header(tmp_path / "0.dcm", 10**9)
+        except VolumeRefused as refusal:
+            return refusal.code
+
+    taken = dicom_header._plain_syntax((tmp_path / "0.dcm").read_bytes()[:1024])
+    assert (taken is not None) == (change in ("none", "private OB"))
+    short = outcome()
+    monkeypatch.setattr(dicom_header, "_plain_syntax", lambda _: None)
+    assert short == outcome()
