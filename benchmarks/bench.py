@@ -3,7 +3,7 @@
     python benchmarks/bench.py                      # writes results.md and results.json
     python benchmarks/bench.py --only store scoring # these alone
 
-Every module of ``MODULES`` has ``rows()`` and can be run by itself too. One that fails is named with
+Every module of ``MODULES`` has ``rows()`` and can be run by itself. One that fails is named with
 its reason, the others go on, and the exit code is 1.
 """
 
@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 
 MODULES = (
     *("training", "scoring", "store", "growth", "evaluation", "startup", "archive", "detector"),
-    "inputs",
+    *("inputs", "scale"),
 )
 
 LIMIT_S = 900.0

@@ -17,14 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 WITHOUT = """
-import importlib.abc, runpy, sys
+import runpy, sys
 
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {missing!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
+sys.modules.update(dict.fromkeys({missing!r}))  # None: there is no such module
 sys.path.insert(0, {folder!r})
 sys.argv = [{script!r}, *sys.argv[1:]]
 runpy.run_path({script!r}, run_name="__main__")
@@ -36,10 +31,10 @@ MISSING = (
 )
 
 
-def run(out: Path, *flags: str, missing: tuple[str, ...] = MISSING) -> subprocess.CompletedProcess:
-    code = WITHOUT.format(missing=missing, folder=str(SCRIPT.parent), script=str(SCRIPT))
+def run(out: Path) -> subprocess.CompletedProcess:
+    code = WITHOUT.format(missing=MISSING, folder=str(SCRIPT.parent), script=str(SCRIPT))
     return subprocess.run(
-        [sys.executable, "-c", code, "--device", "cpu", "--tiny", "--out", str(out), *flags],
+        [sys.executable, "-c", code, "--device", "cpu", "--tiny", "--out", str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
