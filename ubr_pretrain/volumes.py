@@ -44,7 +44,7 @@ def read_volume(
         series_uid: which DICOM series, where there are several.
         phase: which phase (from 1), where a series holds several over the same slices.
         rules: fields of `ReadingRules`: spacing_mm_zyx, orientation, allow_gaps, max_oblique_deg,
-            max_tilt_deg, max_bytes.
+            max_tilt_deg, max_bytes, stride_mm; and ``watch`` of `VolumeEntry.read`.
 
     Raises:
         VolumeRefused: E-NODATA (nothing here), E-SERIES (several volumes, none chosen), E-4D
