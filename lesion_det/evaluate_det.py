@@ -146,11 +146,13 @@ def evaluate_checkpoint(
 def _measure_and_write(
     ground_truth: GroundTruth, predictions: Predictions, out: Path, strict: bool
 ) -> DetectionMetrics:
+    import numpy as np
+
     from lesion_det.metrics import measure
     from ubr_pretrain.checkpoint import write_atomically
-    from ubr_pretrain.runtime import generator
 
-    metrics = measure(ground_truth, predictions, generator(BOOTSTRAP_SEED), strict=strict)
+    rng = np.random.default_rng([BOOTSTRAP_SEED])
+    metrics = measure(ground_truth, predictions, rng, strict=strict)
     with write_atomically(out / "metrics.json", "w") as file:
         file.write(metrics.model_dump_json(indent=2) + "\n")
     if metrics.missing_images:

@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+
+if TYPE_CHECKING:  # who only writes a file atomically needs no torch
+    from torch import Tensor
 
 FORMAT = 1
 """Version of the layout described above."""
@@ -33,10 +33,14 @@ class CheckpointRefused(ValueError):  # noqa: N818
 
 
 @contextmanager
-def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def write_atomically(
+    path: Path, mode: str = "wb", *, sync_file: bool = True, sync_folder: bool = True
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` that replaces it, synced to disk, when the block ends.
 
-    After a crash at any moment ``path`` is either the old file or the whole new one.
+    After a crash at any moment ``path`` is either the old file or the whole new one. Who writes
+    many files may leave it to the end to sync the folder, and need not sync a file that is judged
+    by its content when it is read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -46,16 +50,23 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync_file:
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if sync_folder:
+            sync_entries(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_entries(folder: Path) -> None:
+    """Force to disk which files a folder holds."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -72,6 +83,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], kind: str) -> None:
         state: nested dicts and lists of tensors, numbers, strings, booleans and None.
         kind: what the file is ("ubr", "detector", "backbone"); a reader asks for it by name.
     """
+    from safetensors.torch import save
+
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_split(state, "", tensors), allow_nan=False)
     metadata = {"format": str(FORMAT), "kind": kind, "state": tree}
@@ -131,6 +144,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    import torch
+
     digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -141,6 +156,8 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors out of a nested value, leaving their paths behind."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {_TENSOR: name}
