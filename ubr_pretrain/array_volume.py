@@ -7,16 +7,18 @@ Shapes:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.hounsfield import raw_to_hu
 from ubr_pretrain.orientation import StoredGrid, to_axial
 from ubr_pretrain.reading_rules import SCORING_TILT_DEG, ReadingRules, check_spacing
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 ARRAY, IMAGE = Path("array"), Path("SimpleITK image")
 """What they are called in a refusal and in ``Volume.source``."""
@@ -58,6 +60,8 @@ def sitk_to_volume(image: sitk.Image) -> Volume:
             f"has size {image.GetSize()} with {image.GetNumberOfComponentsPerPixel()} numbers a "
             "voxel, not one scan",
         )
+    import SimpleITK as sitk
+
     stored = sitk.GetArrayViewFromImage(image)
     if stored.dtype.kind not in "iuf":
         raise VolumeRefused("E-FORMAT", IMAGE, f"holds {stored.dtype}, not real numbers")

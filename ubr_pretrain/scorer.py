@@ -10,13 +10,13 @@ Shapes:
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
@@ -45,6 +45,9 @@ from ubr_pretrain.slice_scores import SliceScores, anomalies_of_read
 from ubr_pretrain.sparse_volume import SparseVolume
 from ubr_pretrain.view_scores import VIEWS, mean_and_sd, score_part
 from ubr_pretrain.volumes import SCORING_TILT_DEG, read_volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 FILE_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 
@@ -285,8 +288,11 @@ def _to_volume(
 ) -> tuple[Volume, str]:
     if isinstance(source, Volume):
         return source, "volume"
-    if isinstance(source, sitk.Image):
-        return sitk_to_volume(source), "image"
+    if "SimpleITK" in sys.modules:  # else nobody has an image of it
+        import SimpleITK as sitk
+
+        if isinstance(source, sitk.Image):
+            return sitk_to_volume(source), "image"
     if isinstance(source, (str, Path)):
         rules: dict[str, Any] = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
         if spacing_mm_zyx is not None:
