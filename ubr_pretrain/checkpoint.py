@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ FORMAT = 1
 """Version of the layout described above."""
 
 _TENSOR = "$tensor"
+
+_asking_umask = threading.Lock()
+"""It can only be asked by setting it, for all threads."""
 
 
 class CheckpointRefused(ValueError):  # noqa: N818
@@ -70,8 +74,9 @@ def sync_entries(folder: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _asking_umask:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

@@ -57,17 +57,22 @@ class SliceFiles:
         return self.slices.with_suffix(".json")
 
     def write(self, slices: Int16[ndarray, "z S S"], record: Mapping[str, Any]) -> dict[str, Any]:
-        """Write both files; return the record, to which the SHA-256 of the slices was added."""
+        """Write both files; return the record, to which the SHA-256 of the slices was added.
+
+        The slices are on the disk before there is a record. Of the record itself nothing is lost
+        with a crash but the time to decode the volume again; who wrote the last syncs the folder.
+        """
         digest = hashlib.sha256()
         contents = np.ascontiguousarray(slices).reshape(-1).view(np.uint8).data
-        with write_atomically(self.slices) as file:
+        with write_atomically(self.slices, sync_folder=False) as file:
             npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(slices))
             for first in range(0, len(contents), CHUNK_BYTES):
                 chunk = contents[first : first + CHUNK_BYTES]
                 digest.update(chunk)
                 file.write(chunk)
         written = {**record, "sha256": digest.hexdigest()}
-        with write_atomically(self.record, "w") as file:
+        unsynced = write_atomically(self.record, "w", sync_file=False, sync_folder=False)
+        with unsynced as file:
             file.write(to_json(written, indent=1) + "\n")
         return written
 

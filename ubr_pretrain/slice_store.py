@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Int16
 from numpy import ndarray
 
+from ubr_pretrain.checkpoint import sync_entries
 from ubr_pretrain.ct import InputSpec, VolumeRefused, contiguous_runs
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import resample_slices
@@ -139,6 +140,8 @@ def build_slice_store(
             shown = _shown(decoded, len(absent), "volumes decoded", progress)
             for n, state in zip(absent, shown, strict=True):
                 states[n] = state
+        if absent:
+            sync_entries(folder)
     except OSError as error:
         free = disk_usage(folder).free / 1e9 if folder.is_dir() else 0.0
         raise ValueError(

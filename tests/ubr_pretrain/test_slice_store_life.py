@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -106,6 +107,30 @@ def test_any_number_of_threads_builds_the_same_bytes_in_the_same_order(data, sto
         )
         assert contents(other) == contents(store)
         assert [v.name for v in stored] == [e.name for e in find_volumes([data])]
+
+
+def test_threads_that_write_leave_the_umask_and_the_usual_permissions(tmp_path):
+    before = os.umask(0o027)
+    try:
+        slices = np.zeros((2, 4, 4), np.int16)
+        with ThreadPoolExecutor(8) as pool:
+            for n in range(200):
+                pool.submit(slice_files.SliceFiles(tmp_path / f"{n}.npy").write, slices, {})
+        assert os.umask(0o027) == 0o027
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}
+        assert len([*tmp_path.iterdir()]) == 400
+    finally:
+        os.umask(before)
+
+
+def test_slices_are_on_the_disk_before_their_record_is_there(tmp_path, monkeypatch):
+    """What a power failure leaves: a record that can be believed has its slices."""
+    events: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), sync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda a, b: (events.append(b.suffix), replace(a, b)))
+    slice_files.SliceFiles(tmp_path / "a.npy").write(np.zeros((2, 4, 4), np.int16), {})
+    assert events == ["sync", ".npy", ".json"]
 
 
 def test_two_builds_at_once_leave_one_whole_store(data, store, tmp_path):
