@@ -10,6 +10,7 @@ file a table; ``gather_scores`` writes a folder of parts a table, which any read
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -17,14 +18,13 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.score_archive import Kind
-from ubr_pretrain.scored_volume import record_to_table
+from ubr_pretrain.scored_volume import slice_columns
 
 Format = Literal["csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
@@ -79,6 +79,9 @@ IMAGE_COLUMNS = pa.schema(
         ("cause", TEXT),
     ]
 )
+Columns = Mapping[str, list[Any]]
+"""Rows of a table in plain values, column by column; None where a value is missing."""
+
 RECORDS_AT_ONCE = 2000
 """Records of which rows are made at a time."""
 
@@ -117,7 +120,7 @@ def write_tables(
         in_parts: make a folder of parts of a Parquet table, not a file.
     """
     written: list[Path] = []
-    tables: list[tuple[str, pa.Schema, Callable[[], Iterator[pd.DataFrame]]]] = [
+    tables: list[tuple[str, pa.Schema, Callable[[], Iterator[Columns]]]] = [
         ("scores", SLICE_COLUMNS, partial(_slice_tables, archive)),
         ("volumes", VOLUME_COLUMNS, partial(_rows, archive, "volumes")),
         ("images", IMAGE_COLUMNS, partial(_rows, archive, "images")),
@@ -170,17 +173,17 @@ def _joined(words: Iterable[str], by: str) -> str | None:
     return by.join(words) or None
 
 
-def _slice_tables(archive: Records) -> Iterator[pd.DataFrame]:
+def _slice_tables(archive: Records) -> Iterator[Columns]:
     for record in archive.records("volumes"):
         if "code" not in record:
-            yield record_to_table(record)
+            yield slice_columns(record)
 
 
-def _rows(archive: Records, kind: Literal["volumes", "images"]) -> Iterator[pd.DataFrame]:
+def _rows(archive: Records, kind: Literal["volumes", "images"]) -> Iterator[Columns]:
     to_row = volume_row if kind == "volumes" else image_row
     records = archive.records(kind)
     while rows := [to_row(record) for record in islice(records, RECORDS_AT_ONCE)]:
-        yield pd.DataFrame(rows)
+        yield {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _write_json(archive: Records, path: Path) -> None:
@@ -195,14 +198,21 @@ def _write_json(archive: Records, path: Path) -> None:
         file.write("\n}\n")
 
 
-def _write_csv(parts: Iterator[pd.DataFrame], columns: pa.Schema, path: Path) -> None:
+def _write_csv(parts: Iterator[Columns], columns: pa.Schema, path: Path) -> None:
     with write_atomically(path, "w") as file:
-        pd.DataFrame(columns=columns.names).to_csv(file, index=False)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns.names)
         for part in parts:
-            for name in columns.names:
-                if columns.field(name).type == TEXT:
-                    part[name] = part[name].map(_harmless)
-            part[columns.names].to_csv(file, index=False, header=False)
+            writer.writerows(zip(*(_cells(part[c.name], c.type) for c in columns), strict=True))
+
+
+def _cells(values: list[Any], kind: pa.DataType) -> list[Any]:
+    """Return what is written: counts have decimals where one is missing, as pandas has them."""
+    if kind == TEXT:
+        return [_harmless(value) for value in values]
+    if kind == COUNT and None not in values:
+        return values
+    return [None if value is None else float(value) for value in values]
 
 
 def _harmless(cell: Any) -> Any:
@@ -210,10 +220,10 @@ def _harmless(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
 
 
-def _row_groups(parts: Iterable[pd.DataFrame], columns: pa.Schema) -> Iterator[pa.Table]:
+def _row_groups(parts: Iterable[Columns], columns: pa.Schema) -> Iterator[pa.Table]:
     few: list[pa.Table] = []
     for part in parts:
-        few.append(pa.Table.from_pandas(part, schema=columns, preserve_index=False))
+        few.append(pa.Table.from_pydict({n: part[n] for n in columns.names}, columns))
         if sum(table.num_rows for table in few) >= ROWS_IN_GROUP:
             yield pa.concat_tables(few)
             few = []
@@ -227,7 +237,7 @@ def _write_parquet(groups: Iterable[pa.Table], columns: pa.Schema, path: Path) -
             writer.write_table(group)
 
 
-def _write_parts(parts: Iterator[pd.DataFrame], columns: pa.Schema, folder: Path) -> None:
+def _write_parts(parts: Iterator[Columns], columns: pa.Schema, folder: Path) -> None:
     """Write ``folder/part-00000.parquet`` and so on; the folder is replaced once all are there."""
     groups = _row_groups(parts, columns)
     new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))

@@ -145,21 +145,31 @@ def record_to_table(record: dict[str, Any]) -> pd.DataFrame:
     """Return one row a slice of a record of ``ScoredVolume.to_record``."""
     import pandas as pd  # a third of a second that only a table is worth
 
-    num_slices = record["num_slices"]
-    zone = None
-    if record["zones"] is not None:
-        zone = np.repeat(
-            [run["zone"] for run in record["zones"]],
-            [run["last_slice"] - run["first_slice"] + 1 for run in record["zones"]],
-        ).astype(object)
-    columns: dict[str, Any] = {
-        name: pd.array([None] * num_slices if values is None else values, "Float64")
-        for name, values in record["slices"].items()
-    }
-    index = np.arange(num_slices)
+    columns: dict[str, Any] = slice_columns(record)
+    columns |= {name: pd.array(columns[name], "Float64") for name in record["slices"]}
+    zone = columns.pop("zone")
     if "read_slices" in record:
-        columns["interpolated"] = ~np.isin(index, record["read_slices"])
-    return pd.DataFrame({"volume": record["volume"], "slice_index": index, **columns, "zone": zone})
+        columns["interpolated"] = ~np.isin(columns["slice_index"], record["read_slices"])
+    return pd.DataFrame({**columns, "zone": zone})
+
+
+def slice_columns(record: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the columns of that table in plain values, None where a value is not known."""
+    num_slices = record["num_slices"]
+    unknown = [None] * num_slices
+    zones = unknown
+    if record["zones"] is not None:
+        zones = [
+            run["zone"]
+            for run in record["zones"]
+            for _ in range(run["first_slice"], run["last_slice"] + 1)
+        ]
+    return {
+        "volume": [record["volume"]] * num_slices,
+        "slice_index": list(range(num_slices)),
+        **{n: unknown if values is None else values for n, values in record["slices"].items()},
+        "zone": zones,
+    }
 
 
 def zone_runs(zones: tuple[str, ...]) -> list[dict[str, Any]]:

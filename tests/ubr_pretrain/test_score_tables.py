@@ -1,0 +1,64 @@
+"""The tables, held against what pandas would write."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyarrow import parquet
+
+from ubr_pretrain.score_tables import volume_row, write_tables
+from ubr_pretrain.scored_volume import record_to_table
+
+SLICES = {
+    "z_mm": [0.0, 5.0, 10.0],
+    "score": [-1.25, 1e-7, 123456789.125],
+    "score_alone": [0.1, 0.2, 0.30000000000000004],
+    "score_sd": None,
+    "coordinate": [100.0, 1.5, -3.125],
+    "coordinate_sd": [1.0, 2.0, 3.0],
+}
+ZONES = [
+    {"zone": "chest", "first_slice": 0, "last_slice": 1},
+    {"zone": "abdomen", "first_slice": 2, "last_slice": 2},
+]
+WHOLE = {
+    "volume": 'thorax, "late"',
+    "subject": "a",
+    "num_slices": 3,
+    "spacing_mm_zyx": [5.0, 0.7, 0.7],
+    "r": 1.0,
+    "zones": ZONES,
+    "slices": SLICES,
+    "notes": ["one", "two"],
+}
+NO_ZONES = WHOLE | {"volume": "b", "zones": None, "slices": SLICES | {"coordinate": None}}
+REFUSED = {"volume": "c", "subject": None, "code": "E-X", "cause": "no\nslices, é"}
+
+
+class Archive:
+    def __init__(self, out: Path, volumes: list) -> None:
+        self.out, self.volumes, self.header = out, volumes, {"schema_version": 2}
+
+    def records(self, kind: str):
+        return iter(self.volumes if kind == "volumes" else [])
+
+
+@pytest.mark.parametrize("volumes", [[WHOLE, NO_ZONES], [WHOLE, REFUSED], [REFUSED], []])
+def test_csv_is_that_of_pandas_and_parquet_holds_the_same(volumes, tmp_path: Path) -> None:
+    write_tables(Archive(tmp_path, volumes), ["csv", "parquet"])
+    frames = [record_to_table(record) for record in volumes if "code" not in record]
+    columns = "volume slice_index z_mm score score_alone score_sd coordinate coordinate_sd zone"
+    empty = pd.DataFrame(columns=columns.split())
+    expected = "".join(
+        frame.to_csv(index=False, header=not number) for number, frame in enumerate(frames)
+    )
+    written = (tmp_path / "scores.csv").read_text("utf-8")
+    assert written == (expected or empty.to_csv(index=False))
+    table = parquet.read_table(tmp_path / "scores.parquet")
+    assert table.column_names == columns.split()
+    assert table["score"].to_pylist() == SLICES["score"] * len(frames)
+    if volumes:
+        rows = pd.DataFrame([volume_row(record) for record in volumes])
+        assert (tmp_path / "volumes.csv").read_text("utf-8") == rows.to_csv(index=False)
+        counts = parquet.read_table(tmp_path / "volumes.parquet")["num_slices"].to_pylist()
+        assert counts == [record.get("num_slices") for record in volumes]
