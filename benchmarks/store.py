@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import rmtree
 
 import numpy as np
 import SimpleITK as sitk
@@ -54,29 +53,30 @@ def rows() -> list[Row]:
         found = []
         for spec_name, spec in SPECS.items():
             what = f"{NUM_SCANS} .nii.gz of 120 slices, 256 px, to 128 px of {spec_name}"
-            found.append(_on_one_core(what, scans, spec, folder / "store"))
+            found.append(_on_one_core(what, scans, spec, folder / "stores"))
         what = f"{NUM_FILES} DICOM files of 512 px, to 128 px of {{}}"
         for spec_name, spec in SPECS.items():
-            found.append(_on_one_core(what.format(spec_name), series[:1], spec, folder / "store"))
+            found.append(_on_one_core(what.format(spec_name), series[:1], spec, folder / "stores"))
         if (REAL / "ct").is_dir():
             real = sorted(REAL.glob("ct/*.nii.gz"))
             found.append(
-                _on_one_core(f"{len(real)} real .nii.gz", real, InputSpec(), folder / "store")
+                _on_one_core(f"{len(real)} real .nii.gz", real, InputSpec(), folder / "stores")
             )
         spec = InputSpec()
         found += [
-            _on_all_cores(f"{NUM_SCANS} .nii.gz", scans, spec, folder / "store", readers),
-            _on_all_cores(f"{cores} DICOM series", series, spec, folder / "store", readers),
-            _verified(scans, spec, folder / "store"),
+            _on_all_cores(f"{NUM_SCANS} .nii.gz", scans, spec, folder / "stores", readers),
+            _on_all_cores(f"{cores} DICOM series", series, spec, folder / "stores", readers),
+            _verified(scans, spec, folder / "stores"),
         ]
         return found
 
 
-def build(scans: Sequence[Path], spec: InputSpec, store: Path) -> None:
-    """Build a store that is not there yet."""
-    rmtree(store, ignore_errors=True)
-    _, refused = build_slice_store(store, find_volumes(scans), spec, min_slices=1)
+def build(scans: Sequence[Path], spec: InputSpec, stores: Path) -> int:
+    """Build a store that is not there yet in a folder of stores; return its slices."""
+    store = stores / str(len([*stores.iterdir()]) if stores.is_dir() else 0)
+    volumes, refused = build_slice_store(store, find_volumes(scans), spec, min_slices=1)
     assert not refused
+    return sum(len(volume.z_mm) for volume in volumes)
 
 
 def read(path: Path) -> int:
@@ -89,32 +89,30 @@ def read(path: Path) -> int:
     return reader.Execute().GetNumberOfPixels()
 
 
-def _on_one_core(what: str, scans: Sequence[Path], spec: InputSpec, store: Path) -> Row:
+def _on_one_core(what: str, scans: Sequence[Path], spec: InputSpec, stores: Path) -> Row:
     with _one_core():
         ours, theirs = in_turn(
-            lambda: build(scans, spec, store), lambda: [read(s) for s in scans], repeats=REPEATS
+            lambda: build(scans, spec, stores), lambda: [read(s) for s in scans], repeats=REPEATS
         )
-    slices = sum(
-        len(v.z_mm) for v in build_slice_store(store, find_volumes(scans), spec, min_slices=1)[0]
-    )
+    slices = build(scans, spec, stores)
     note = f"{slices} slices, {1000 * ours / slices:.2f} ms and {2 * spec.size_px**2} bytes a slice"
     return Row(f"store of {what}", ours, theirs, "s", "SimpleITK reads them, one core", AIM, note)
 
 
 def _on_all_cores(
-    what: str, scans: Sequence[Path], spec: InputSpec, store: Path, readers: ProcessPoolExecutor
+    what: str, scans: Sequence[Path], spec: InputSpec, stores: Path, readers: ProcessPoolExecutor
 ) -> Row:
     ours, theirs = in_turn(
-        lambda: build(scans, spec, store), lambda: [*readers.map(read, scans)], repeats=REPEATS
+        lambda: build(scans, spec, stores), lambda: [*readers.map(read, scans)], repeats=REPEATS
     )
     against = f"SimpleITK reads them, {os.cpu_count()} processes"
     return Row(f"store of {what}, all cores", ours, theirs, "s", against, AIM)
 
 
-def _verified(scans: Sequence[Path], spec: InputSpec, store: Path) -> Row:
+def _verified(scans: Sequence[Path], spec: InputSpec, stores: Path) -> Row:
     """A start of a training whose store is there: every SHA-256 compared."""
-    build(scans, spec, store)
     entries = find_volumes(scans)
+    store = stores / "verified"
     files = [v.file for v in build_slice_store(store, entries, spec, min_slices=1)[0]]
     with _one_core():
         ours, theirs = in_turn(

@@ -109,18 +109,26 @@ def test_any_number_of_threads_builds_the_same_bytes_in_the_same_order(data, sto
         assert [v.name for v in stored] == [e.name for e in find_volumes([data])]
 
 
-def test_threads_that_write_leave_the_umask_and_the_usual_permissions(tmp_path):
-    before = os.umask(0o027)
+def test_threads_that_write_leave_the_umask_and_the_usual_permissions(tmp_path, monkeypatch):
+    umask = os.umask
+    before = umask(0o027)
+
+    def slow(mask):  # another thread has its turn between asking and setting back
+        old = umask(mask)
+        time.sleep(0.0005)
+        return old
+
+    monkeypatch.setattr(os, "umask", slow)
     try:
         slices = np.zeros((2, 4, 4), np.int16)
         with ThreadPoolExecutor(8) as pool:
-            for n in range(200):
+            for n in range(50):
                 pool.submit(slice_files.SliceFiles(tmp_path / f"{n}.npy").write, slices, {})
-        assert os.umask(0o027) == 0o027
+        assert umask(0o027) == 0o027
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}
-        assert len([*tmp_path.iterdir()]) == 400
+        assert len([*tmp_path.iterdir()]) == 100
     finally:
-        os.umask(before)
+        umask(before)
 
 
 def test_slices_are_on_the_disk_before_their_record_is_there(tmp_path, monkeypatch):
