@@ -141,7 +141,7 @@ def growth(data: Path, out: Path) -> Row:
         seconds = [step_seconds(c, out / str(c.g), lambda: None, min)[0] for c in configs]
     slices = [c.g * c.m for c in configs]
     slope, start = np.polyfit(slices, seconds, 1)
-    line = [start + slope * n for n in slices]
+    line = [float(start + slope * n) for n in slices]
     worst = max(range(len(slices)), key=lambda i: abs(seconds[i] / line[i] - 1))
     curved = np.polyfit(np.array(slices) / slices[-1], seconds, 2)[0] / seconds[-1]
     return Row(
