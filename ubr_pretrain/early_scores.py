@@ -70,7 +70,8 @@ class EarlyScores:
     def arrived(self, first: int, end: int) -> None:
         """Score the parts that are complete with slices ``first`` to ``end`` (exclusive)."""
         scan = self._scan
-        assert scan is not None
+        if scan is None:
+            return
         for number, part in enumerate(scan.parts):
             here = min(end, part.stop) - max(first, part.start)
             if here <= 0:
@@ -85,9 +86,11 @@ class EarlyScores:
         self, hu: NDArray[np.int16], pixel_mm_yx: tuple[float, float]
     ) -> Iterator[PartScores]:
         """Return the scores of a volume, part by part: early ones where they were given."""
-        with self._lock:
-            scan, self._scan = self._scan, None
-        if scan is not None and scan.is_of(hu, pixel_mm_yx):
+        with self._lock:  # it may be the next scan, which another thread is reading
+            scan = self._scan
+            is_this = scan is not None and scan.is_of(hu, pixel_mm_yx)
+            self._scan = None if is_this else scan
+        if scan is not None and is_this:
             futures = [scan.futures[number] for number in range(len(scan.parts))]
         else:
             parts = self._network.parts(len(hu))

@@ -6,6 +6,7 @@ Shapes:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from ubr_pretrain.ct import InputSpec, Volume, Window
 from ubr_pretrain.scoring import ScoreCurve
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9691e", "#777777"
+
+DRAWING = threading.Lock()
+"""Matplotlib's settings and caches belong to one thread at a time."""
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
@@ -93,40 +97,44 @@ def draw_scores(volume: Volume, curve: ScoreCurve, path: Path, title: str) -> No
         path: the picture.
         title: above it; no identifier unless the caller means one.
     """
-    dz, dy, dx = volume.spacing_mm_zyx
-    bottom = float(volume.z_mm[-1] + dz)
-    coronal, sagittal = _middle_views(volume.hu)
-    sizes_mm = (coronal.shape[1] * dx, sagittal.shape[1] * dy)
-    figure, (left, middle, right) = _side_by_side(bottom, (*sizes_mm, max(300.0, 0.5 * bottom)))
-    for axis, view, width, name in (
-        (left, coronal, sizes_mm[0], "coronal"),
-        (middle, sagittal, sizes_mm[1], "sagittal"),
-    ):
-        axis.imshow(
-            window_grey(view, Window(lower_hu=-300, upper_hu=500)),
-            cmap="gray",
-            extent=(0, width, bottom, 0),
-            aspect="auto",  # the axes have the shape of the body
-            interpolation="bilinear",
+    with DRAWING:
+        dz, dy, dx = volume.spacing_mm_zyx
+        bottom = float(volume.z_mm[-1] + dz)
+        coronal, sagittal = _middle_views(volume.hu)
+        sizes_mm = (coronal.shape[1] * dx, sagittal.shape[1] * dy)
+        figure, (left, middle, right) = _side_by_side(bottom, (*sizes_mm, max(300.0, 0.5 * bottom)))
+        for axis, view, width, name in (
+            (left, coronal, sizes_mm[0], "coronal"),
+            (middle, sagittal, sizes_mm[1], "sagittal"),
+        ):
+            axis.imshow(
+                window_grey(view, Window(lower_hu=-300, upper_hu=500)),
+                cmap="gray",
+                extent=(0, width, bottom, 0),
+                aspect="auto",  # the axes have the shape of the body
+                interpolation="bilinear",
+            )
+            axis.set(xticks=[], xlabel=name)
+        left.set_ylabel("mm below the first slice")
+        for axis in (middle, right):
+            axis.tick_params(labelleft=False)
+        right.plot(curve.scores, curve.z_mm, color=BLUE)
+        if curve.slope_per_mm is not None:
+            middle_score = curve.scores.mean() - curve.slope_per_mm * curve.z_mm.mean()
+            right.plot(
+                middle_score + curve.slope_per_mm * curve.z_mm,
+                curve.z_mm,
+                color=GREY,
+                linestyle=":",
+            )
+        right.set(xlabel="score", ylim=(bottom, 0))
+        right.grid(alpha=0.25)
+        right.spines[["top", "right"]].set_visible(False)
+        r = "undefined" if curve.r is None else f"{curve.r:.3f}"
+        left.set_title(
+            f"{title}   r = {r}   {curve.direction.replace('_', ' ')}", fontsize=10, loc="left"
         )
-        axis.set(xticks=[], xlabel=name)
-    left.set_ylabel("mm below the first slice")
-    for axis in (middle, right):
-        axis.tick_params(labelleft=False)
-    right.plot(curve.scores, curve.z_mm, color=BLUE)
-    if curve.slope_per_mm is not None:
-        middle_score = curve.scores.mean() - curve.slope_per_mm * curve.z_mm.mean()
-        right.plot(
-            middle_score + curve.slope_per_mm * curve.z_mm, curve.z_mm, color=GREY, linestyle=":"
-        )
-    right.set(xlabel="score", ylim=(bottom, 0))
-    right.grid(alpha=0.25)
-    right.spines[["top", "right"]].set_visible(False)
-    r = "undefined" if curve.r is None else f"{curve.r:.3f}"
-    left.set_title(
-        f"{title}   r = {r}   {curve.direction.replace('_', ' ')}", fontsize=10, loc="left"
-    )
-    save_figure(figure, path)
+        save_figure(figure, path)
 
 
 def _side_by_side(height_mm: float, widths_mm: Sequence[float]) -> tuple[Figure, list[Axes]]:

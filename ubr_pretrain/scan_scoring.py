@@ -6,8 +6,10 @@ returned; the local run, the workers on a cluster and every shard call it and no
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from ubr_pretrain.scans import ImageEntry
 from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
 from ubr_pretrain.scoring_plan import Scored, ScoringTask
 from ubr_pretrain.volumes import SCORING_TILT_DEG, VolumeEntry
+
+AT_ONCE = 2
+"""Volumes: one is drawn while the next is scored; the threads of the scorer are the same."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class ScorerChoice:
             backend=self.backend,
             threads=self.threads,
         )
+
+    def anywhere(self) -> ScorerChoice:
+        """Return this choice for a process with another working folder."""
+        given = (self.checkpoint, self.calibration)
+        checkpoint, calibration = (None if path is None else path.absolute() for path in given)
+        return replace(self, checkpoint=checkpoint, calibration=calibration)
 
     def identity(self, scorer: Scorer) -> dict[str, Any]:
         """Return, in plain values, on what its scores depend."""
@@ -167,8 +178,15 @@ def score_here(run: ScoringRun, tasks: Sequence[ScoringTask]) -> Iterator[Scored
     volumes = [task for task in tasks if task.kind == "volumes"]
     entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
     coming = read_ahead(entries, watch=run.scorer.watch, **run.rules.reading)
-    for task, (_, outcome) in zip(volumes, coming, strict=True):
-        yield run.record_volume(task, outcome)
+    with ThreadPoolExecutor(AT_ONCE, "record") as threads:
+        recorded: deque[Future[Scored]] = deque()
+        for task, (_, outcome) in zip(volumes, coming, strict=True):
+            recorded.append(threads.submit(run.record_volume, task, outcome))
+            del outcome
+            if len(recorded) == AT_ONCE:
+                yield recorded.popleft().result()
+        while recorded:
+            yield recorded.popleft().result()
     for task in tasks:
         if task.kind == "images":
             yield run.record_image(task)
