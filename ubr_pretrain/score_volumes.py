@@ -48,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--views", type=int, default=NUM_VIEWS, help="of a slice that are averaged; 1: no spread")
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N")
     add("--backend", choices=BACKENDS, default="auto", help="that runs the network; auto: PyTorch")
-    add(
-        "--threads", type=int, help="that score at the same time; with Ray: in each worker"
-    )
+    add("--threads", type=int, help="that score at the same time; with Ray: in each worker")
     add("--pictures", type=bool, default=True, help="draw NAME.png")
     add("--pages", action="store_true", help="write NAME.html, a page to look around in a scan")
     add("--window-hu", nargs=2, type=float, help="of 8-bit pictures: HU of grey 0 and 255")

@@ -143,7 +143,8 @@ def score_scans(
     Raises:
         ValueError: nothing to score, or results of other settings in the way.
     """
-    on_ray = engine == "ray"
+    if on_ray := engine == "ray":  # a worker has a working folder of its own
+        paths, choice = [path.absolute() for path in paths], choice.anywhere()
     scorer = (replace(choice, device="cpu") if on_ray else choice).read()
     identity = choice.identity(scorer)
     header = {**identity, **rules.header}

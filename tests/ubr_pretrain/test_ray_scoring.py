@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
+    pytest.mark.timeout(600),  # every worker imports PyTorch: seconds, minutes on a busy machine
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),  # among Ray's own modules
 ]
 
@@ -51,7 +52,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    return write_archive(tmp_path_factory.mktemp("data") / "archive", 6)
+    return write_archive(tmp_path_factory.mktemp("data") / "archive", 4)
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +106,14 @@ def test_a_machine_dies_and_a_decoder_crashes_and_nothing_is_lost_or_twice(
         found.volumes.insert(1, FaultyEntry(archive / "crash.dcm", "SIGSEGV", "nobody"))
         return found
 
+    def lose_a_machine():
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+
     monkeypatch.setattr(scoring_run, "find_scans", find_with_a_crash)
-    lost = next(iter(cluster.worker_nodes))
-    after_the_first_record(monkeypatch, lambda: cluster.remove_node(lost, allow_graceful=False))
+    after_the_first_record(monkeypatch, lose_a_machine)
     argv = command(archive, checkpoint, tmp_path, *on(cluster))
     assert score_volumes.main(argv) == 1
-    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     records = recorded(tmp_path)
     crashed = records.pop("SIGSEGV")
     assert (crashed["code"], crashed["cause"]) == ("E-CRASH", "its reader ended with SIGSEGV")
