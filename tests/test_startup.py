@@ -48,7 +48,7 @@ def test_a_scan_is_scored_without_what_only_pictures_and_training_need(tmp_path:
     image.SetSpacing((8.0, 8.0, 5.0))
     sitk.WriteImage(image, str(tmp_path / "scan.nii.gz"))
     run_without(
-        "matplotlib pandas scipy.stats sklearn tensorboard torchvision jinja2 ray",
+        "matplotlib pandas scipy.stats scipy.optimize sklearn tensorboard torchvision jinja2 ray",
         "ubr_pretrain.score_volumes",
         *(tmp_path / "scan.nii.gz", "--out", tmp_path / "scores", "--pictures", "false"),
     )

@@ -16,7 +16,6 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import isotonic_regression
 
 from ubr_pretrain.calibration import (
     CalibratedLandmark,
@@ -32,6 +31,7 @@ from ubr_pretrain.landmarks import (
     known_zones,
     read_landmarks,
 )
+from ubr_pretrain.monotone_fit import monotone_fit
 from ubr_pretrain.scoring import ScoreCurve
 from ubr_pretrain.zones import ZoneThresholds, fit_thresholds
 
@@ -183,7 +183,7 @@ def _increasing(
     if slope <= 0:
         raise ValueError("the mean scores of the landmarks do not grow towards the feet")
     least = LEAST_SHARE_OF_SLOPE * slope * down
-    return isotonic_regression(means - least, weights=weights).x + least
+    return monotone_fit(means - least, weights) + least
 
 
 def _spread(misses: Float[ndarray, " n"], place: ndarray) -> Float[ndarray, " k"]:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import isotonic_regression
 from scipy.special import ndtri
 
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, ZONE_BOUNDS, ZONE_NAMES
+from ubr_pretrain.monotone_fit import monotone_fit
 
 VERTEX = LANDMARK_COORDINATES["vertex"]
 SKULL_BASE = 133.0
@@ -141,7 +141,7 @@ def _ends(
         return (only, only), (only_sd, only_sd)
     thickness_mm = np.gradient(z_mm)
     fits = [
-        isotonic_regression(coordinates, weights=thickness_mm, increasing=increasing).x
+        monotone_fit(coordinates, thickness_mm, increasing=increasing)
         for increasing in (False, True)
     ]
     down, up = (float(np.sum(thickness_mm * (fit - coordinates) ** 2)) for fit in fits)

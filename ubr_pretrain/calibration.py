@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from pydantic import TypeAdapter, ValidationError
-from scipy.optimize import isotonic_regression
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, TRUNK, ZONE_BOUNDS, ZONE_NAMES
+from ubr_pretrain.monotone_fit import monotone_fit
 from ubr_pretrain.rank_correlation import spearman
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.zones import ZoneThresholds
@@ -221,7 +221,7 @@ class Calibration:
         if len(coordinates) < 2 or np.ptp(coordinates) == 0:
             return ()
         falls = spearman(z_mm, coordinates) <= 0
-        smooth = isotonic_regression(coordinates, increasing=not falls).x
+        smooth = monotone_fit(coordinates, increasing=not falls)
         # a plateau becomes one point in its middle: the inverse is then a function
         values, first, count = np.unique(smooth, return_index=True, return_counts=True)
         middle_mm = np.array([np.mean(z_mm[i : i + n]) for i, n in zip(first, count, strict=True)])
