@@ -1,6 +1,6 @@
 """All rows of results, one module after another, each in a process of its own.
 
-    python benchmarks/bench.py                      # writes results.md and results.json
+    python benchmarks/bench.py                      # results.md and results.json, as it goes
     python benchmarks/bench.py --only store scoring # these alone
 
 Every module of ``MODULES`` has ``rows()`` and can be run by itself. One that fails is named with
@@ -74,15 +74,15 @@ def measure(modules: Sequence[str], folder: Path, out: Path) -> int:
             failed[module] = str(error)
             print(f"{module}: failed: {error}", file=sys.stderr, flush=True)
         seconds[module] = round(time.monotonic() - began_s, 1)
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe(),
-        "seconds": seconds,
-        "rows": {module: [_as_json(row) for row in found] for module, found in rows.items()},
-        "failed": failed,
-    }
-    write(out / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    write(out / "results.md", to_page(record, rows))
+        record = {
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": describe(),
+            "seconds": seconds,
+            "rows": {module: [_as_json(row) for row in found] for module, found in rows.items()},
+            "failed": failed,
+        }
+        write(out / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write(out / "results.md", to_page(record, rows))
     return 1 if failed else 0
 
 

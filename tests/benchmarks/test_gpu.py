@@ -79,11 +79,15 @@ def test_group_that_fails_is_named_and_the_others_go_on(
 
     groups = {"killed": killed, "raises": raises, "good": lambda *_: iter([good])}
     monkeypatch.setattr(gpu, "GROUPS", groups)
-    failed = {
-        name: gpu.run_group(name, None, make(tmp_path / name), tmp_path / "rows") for name in groups
-    }
+    sizes, lines = gpu.Sizes(device="cpu"), tmp_path / "rows"
+    failed = {name: gpu.run_group(name, sizes, make(tmp_path / name), lines) for name in groups}
     assert failed == {"killed": "exit code -9", "raises": "RuntimeError: out of memory", "good": ""}
     assert len((tmp_path / "rows").read_text().splitlines()) == 2
+    gpu.write(tmp_path, lines, failed)
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(record["rows"]) == 2
+    assert record["failed"] == failed
+    assert record["machine"]["device"] == "cpu"
     assert rows.GROUPS.keys() == {"ubr", "paper", "scoring", "detector", "memory", "growth"}
 
 
