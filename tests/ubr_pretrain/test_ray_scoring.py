@@ -41,6 +41,7 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 is Ray's: beside other tests nothing is left
         memory = {"object_store_memory": 80_000_000}
         head = {"num_cpus": 0, "include_dashboard": False, **memory}
         running = Cluster(initialize_head=True, head_node_args=head)
