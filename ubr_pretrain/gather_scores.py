@@ -1,4 +1,4 @@
-"""Make the tables of an archive from the shards in which ``score_volumes.py --shard`` scored it.
+"""Make the tables of an archive from the shards in which score_volumes.py --shard scored it.
 
 Commands:
     gather_scores.py scores
