@@ -1,4 +1,4 @@
-"""Rows of the results: our figure, that of the bound measured in turn with it, their ratio, the aim.
+"""Rows of the results: our figure, a bound or peer measured in turn with it, their ratio, the aim.
 
 Every module beside this one that measures something has ``rows() -> list[Row]`` and can be run by
 itself; ``bench.py`` runs them all.
