@@ -36,7 +36,8 @@ def rows() -> list[Row]:
 
 def compare(data: Path, out: Path) -> Row:
     """Score all of a folder here, on Ray, and here again."""
-    os.environ["RAY_worker_niceness"] = "0"  # as important as the local run on a shared machine
+    # as important as the local run on a shared machine, where Ray would stand back
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
     from ubr_pretrain.ray_scoring import RayJob, score_on_ray
     from ubr_pretrain.ray_session import HERE, ray_session
     from ubr_pretrain.runtime import stop_on_signals
