@@ -67,16 +67,17 @@ class Elements:
         if not raw or keyword.endswith("Sequence") or keyword in OF_ONE_FILE:
             return self._dataset.get(keyword)
         key = (keyword, stored.VR, stored.value, stored.is_little_endian, self._characters)
-        if key not in self._converted:
-            if len(self._converted) >= MAX_CONVERTED:
-                self._converted.clear()
-            value = self._dataset.get(keyword)
-            if isinstance(value, str):
-                value = sys.intern(str(value))
-            elif isinstance(value, MultiValue) and all(isinstance(one, float) for one in value):
-                value = tuple(float(one) for one in value)
-            self._converted[key] = value
-        return self._converted[key]
+        if (known := self._converted.get(key)) is not None:
+            return known
+        if len(self._converted) >= MAX_CONVERTED:
+            self._converted.clear()
+        value = self._dataset.get(keyword)
+        if isinstance(value, str):
+            value = sys.intern(str(value))
+        elif isinstance(value, MultiValue) and all(isinstance(one, float) for one in value):
+            value = tuple(float(one) for one in value)
+        self._converted[key] = value
+        return value
 
 
 def values_of(layers: Sequence[Any], keyword: str) -> tuple[Any, ...]:

@@ -27,6 +27,9 @@ from ubr_pretrain.stored_file import StoredFile, describe
 
 DEFLATED_SYNTAX = "1.2.840.10008.1.2.1.99"
 PIXEL_GROUP = 0x7FE00000
+META_KINDS = (b"AE", b"SH", b"UI", b"UL")
+"""Value representations of the file meta group that have a short length; OB has a long one."""
+
 PIXEL_TAGS = {PIXEL_GROUP + element for element in (0x08, 0x09, 0x10)}
 """Where pydicom stops before pixels."""
 
@@ -171,18 +174,20 @@ def _plain_syntax(head: bytes) -> tuple[str, int] | None:
     None where ``head`` does not hold the group, element by element to the end that it states, with
     a data set behind it: pydicom then finds out.
     """
-    if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+    if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00" or len(head) < 144:
         return None
     place, syntax = 144, ""
     end = place + struct.unpack("<I", head[140:144])[0]
-    while place < end <= len(head) - 8:
+    while place < end <= len(head) - 12:
         group, element, kind, size = struct.unpack("<HH2sH", head[place : place + 8])
         if group != 2:
             return None
         place += 8
-        if kind in (b"OB", b"UN"):
+        if kind == b"OB":
             (size,) = struct.unpack("<I", head[place : place + 4])
             place += 4
+        elif kind not in META_KINDS:
+            return None
         if element == 0x0010:
             syntax = head[place : place + size].rstrip(b"\0").decode("latin-1")
         place += size
@@ -205,10 +210,8 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
     begins_at = source.tell()
     # A count of frames is believed once their bytes are known to be there.
     fault = pixel_fault(source, syntax, rows * columns * samples * bits // 8, num_frames)
-    plain = plain_pixels(
-        syntax, begins_at, bits, top.get("BitsStored"), top.get("PixelRepresentation")
-    )
-    padding = top.get("PixelPaddingValue")
+    stored, sign = (_whole(top.get(name)) for name in ("BitsStored", "PixelRepresentation"))
+    plain = plain_pixels(syntax, begins_at, bits, stored, sign)
     return DicomHeader(
         path=file.path,
         stamp=file.stamp,
@@ -224,13 +227,18 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
         samples=samples,
         photometric=str(top.get("PhotometricInterpretation") or ""),
         has_modality_lut=bool(top.get("ModalityLUTSequence")),
-        padding=padding if isinstance(padding, int) else None,
+        padding=_whole(top.get("PixelPaddingValue")),
         lossy=str(top.get("LossyImageCompression") or "") == "01",
         burned_in=str(top.get("BurnedInAnnotation") or "") == "YES",
         pixel_fault=fault,
         plain_pixels=plain,
         frames=tuple(_frame(file.path, top, n) for n in range(1 if fault else num_frames)),
     )
+
+
+def _whole(value: Any) -> int | None:
+    """Return one whole number; None where there is none, or several."""
+    return value if isinstance(value, int) else None
 
 
 def _frame(path: Path, top: Elements, index: int) -> DicomFrame:

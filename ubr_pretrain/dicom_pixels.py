@@ -35,6 +35,7 @@ from ubr_pretrain.ct import VolumeRefused
 
 PIXEL_DATA = (0x7FE0, 0x0010)
 ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+PIXEL_KINDS = (b"OB", b"OW", b"UN")
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
@@ -59,7 +60,7 @@ class PlainPixels:
 
 @lru_cache(maxsize=4096)  # the files of a series share it
 def plain_pixels(
-    syntax: str, begins_at: int, allocated: Any, stored: Any, representation: Any
+    syntax: str, begins_at: int, allocated: int, stored: int | None, representation: int | None
 ) -> PlainPixels | None:
     """Return where the pixels of a file lie; None where pydicom is to decode them.
 
@@ -72,7 +73,7 @@ def plain_pixels(
     """
     if syntax not in PLAIN_SYNTAXES or allocated != 16 or representation not in (0, 1):
         return None
-    if not isinstance(stored, int) or not 1 <= stored <= 16:
+    if stored is None or not 1 <= stored <= 16:
         return None
     offset = begins_at + (8 if syntax == ImplicitVRLittleEndian else 12)
     return PlainPixels(offset, representation == 1, 16 - stored)
@@ -104,7 +105,11 @@ def pixel_fault(
             "E-NOPIXELS",
             f"has no integer pixel data (element {tag[0]:04x},{tag[1]:04x} instead)",
         )
-    long_length = head[4:] if syntax == ImplicitVRLittleEndian else source.read(4)
+    is_implicit, states_kind = syntax == ImplicitVRLittleEndian, head[4:6] in PIXEL_KINDS
+    if is_implicit == states_kind:  # read as stated, the pixels would be shifted
+        word = "states" if states_kind else "lacks"
+        return "E-HEADER", f"{word} the kind of its pixel data, against its transfer syntax"
+    long_length = head[4:] if is_implicit else source.read(4)
     if len(long_length) < 4:
         return "E-TRUNC", "ends within the pixel data element"
     (declared,) = struct.unpack(f"{order}I", long_length)

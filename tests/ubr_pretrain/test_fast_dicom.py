@@ -192,3 +192,61 @@ def test_the_short_way_through_a_header_ends_where_the_long_one_does(
     short = outcome()
     monkeypatch.setattr(dicom_header, "_plain_syntax", lambda _: None)
     assert short == outcome()
+
+
+@pytest.mark.parametrize("kind", [b"SQ", b"UT", b"UN", b"OW", b"US", b"ui", b"\xff\xff"])
+def test_a_transfer_syntax_of_another_kind_is_left_to_pydicom(tmp_path, kind):
+    path = save(slice_dataset(scan((1, 8, 8))[0], (0, 0, 0)), tmp_path / "0.dcm")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x02\0\x10\0UI", b"\x02\0\x10\0" + kind, 1))
+    assert path.read_bytes() != content
+    assert dicom_header._plain_syntax(path.read_bytes()[:1024]) is None
+
+
+@pytest.mark.parametrize("left", range(-4, 13))
+def test_a_file_that_ends_in_its_file_meta_group_is_left_to_pydicom(tmp_path, left):
+    path = save(slice_dataset(scan((1, 8, 8))[0], (0, 0, 0)), tmp_path / "0.dcm")
+    content = path.read_bytes()[: META_LENGTH + 4 + left]  # in its version, an OB
+    stated = (1).to_bytes(4, "little")
+    cut = (content[:META_LENGTH] + stated + content[META_LENGTH + 4 :])[: len(content)]
+    assert dicom_header._plain_syntax(cut) is None
+
+
+def element(syntax: str) -> bytes:
+    """Return the element of a transfer syntax."""
+    value = syntax.encode() + b"\0" * (len(syntax) % 2)
+    return b"\x02\0\x10\0UI" + len(value).to_bytes(2, "little") + value
+
+
+@pytest.mark.parametrize(
+    ("stated", "in_truth"),
+    [
+        (ImplicitVRLittleEndian, ExplicitVRLittleEndian),
+        (ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+    ],
+)
+def test_pixels_that_a_wrong_transfer_syntax_would_shift_are_refused(tmp_path, stated, in_truth):
+    """100 x 100 pixels: the letters OW, taken for a length, are not too few bytes for them."""
+    ds = slice_dataset(scan((1, 100, 100))[0], (0, 0, 0))
+    ds.file_meta.TransferSyntaxUID = in_truth
+    ds.save_as(tmp_path / "0.dcm", enforce_file_format=True)
+    content = (tmp_path / "0.dcm").read_bytes()
+    assert read_dicom_header(tmp_path / "0.dcm", 10**9).pixel_fault is None
+    length = int.from_bytes(content[META_LENGTH : META_LENGTH + 4], "little")
+    length += len(element(stated)) - len(element(in_truth))
+    content = content.replace(element(in_truth), element(stated), 1)
+    content = content[:META_LENGTH] + length.to_bytes(4, "little") + content[META_LENGTH + 4 :]
+    (tmp_path / "0.dcm").write_bytes(content)
+    header = read_dicom_header(tmp_path / "0.dcm", 10**9)
+    assert header.transfer_syntax == stated
+    assert header.rows == 100
+    assert header.pixel_fault is not None
+    assert header.pixel_fault[0] == "E-HEADER"
+
+
+@pytest.mark.parametrize("keyword", ["BitsStored", "PixelRepresentation"])
+def test_several_numbers_in_place_of_one_are_left_to_pydicom(tmp_path, keyword):
+    ds = slice_dataset(scan((1, 8, 8))[0], (0, 0, 0), **{keyword: [1, 1]})
+    header = read_dicom_header(save(ds, tmp_path / "0.dcm"), 10**9)
+    assert header.plain_pixels is None
+    assert header.pixel_fault is None
