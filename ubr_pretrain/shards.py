@@ -99,6 +99,7 @@ class Unit:
         path: the folder or file; the given path itself for its loose files.
         files: where it is no folder.
         alone: whether no other unit would name a volume as its own stem does.
+        tops: all given paths, without links in them.
     """
 
     name: str
@@ -106,13 +107,14 @@ class Unit:
     path: Path
     files: tuple[Path, ...] = ()
     alone: bool = True
+    tops: tuple[Path, ...] = ()
 
     def scans(self) -> Scans:
         """Find what lies in the unit, under the names it has among all units."""
         if self.path == self.root and not self.files:  # a given path that is a file
             found = find_scans([self.path])
         else:
-            listed = [Listing(self.root, self.files)] if self.files else listings([self.path])
+            listed = [Listing(self.root, self.files)] if self.files else self._listings()
             found = find_listed_scans(listed)
         found.volumes[:] = map(self._named, found.volumes)
         return replace(found, images=tuple(map(self._named, found.images)))
@@ -122,6 +124,24 @@ class Unit:
         phase = entry.phase if isinstance(entry, VolumeEntry) else None
         below = os.path.relpath(entry.path, self.root)
         return hash_of(f"{_own_name(self.root)}/{below} {(entry.series_uid, phase)}")
+
+    def _listings(self) -> Iterator[Listing]:
+        """Walk the folder, but follow no link into another unit: that one holds what is there."""
+        own = Path(os.path.realpath(self.path))
+
+        def is_of_another(path: Path) -> bool:
+            real = Path(os.path.realpath(path))
+            return any(
+                real.is_relative_to(top)
+                and not (own.is_relative_to(top) and real.is_relative_to(own))
+                for top in self.tops
+            )
+
+        for listing in listings([self.path]):
+            if not is_of_another(listing.folder):
+                links = {f for f in listing.files if os.path.islink(f)}  # noqa: PTH114  (never raises)
+                files = tuple(f for f in listing.files if f not in links or not is_of_another(f))
+                yield replace(listing, files=files)
 
     def _named(self, entry: Entry) -> Entry:
         """Return an entry with its name among those of all units."""
@@ -137,13 +157,12 @@ class Unit:
 def find_units(paths: Sequence[Path]) -> list[Unit]:
     """List the units of an archive, those of all shards.
 
-    A link directly below a path that leads back into the given paths is passed over: what it shows
-    is met where it lies.
+    A link that leads back into the given paths is passed over: what it shows is met where it lies.
 
     Raises:
         ValueError: a path that cannot be listed, that lies in another, or has the name of another.
     """
-    roots = [path.resolve() for path in paths]
+    roots = tuple(path.resolve() for path in paths)
     for a, b in permutations(roots, 2):
         if a == b or a in b.parents:
             raise ValueError(f"{b}: lies in {a}; shards need paths of which none is in another")
@@ -151,7 +170,7 @@ def find_units(paths: Sequence[Path]) -> list[Unit]:
         raise ValueError(f"{twice[0]}: two of the paths have this name; give their parent folders")
     units = [unit for path in paths for unit in _units_below(path.absolute(), roots)]
     times = Counter(map(_stem_key, units))
-    return [replace(unit, alone=times[_stem_key(unit)] == 1) for unit in units]
+    return [replace(unit, alone=times[_stem_key(unit)] == 1, tops=roots) for unit in units]
 
 
 def _units_below(root: Path, roots: Sequence[Path]) -> Iterator[Unit]:
@@ -168,7 +187,7 @@ def _units_below(root: Path, roots: Sequence[Path]) -> Iterator[Unit]:
     for node in nodes:
         path = root / node.name
         target = Path(os.path.realpath(path))  # Path.resolve raises where links form a loop
-        if node.is_symlink() and any(top in target.parents for top in roots):
+        if node.is_symlink() and any(target.is_relative_to(top) for top in roots):
             continue
         if node.is_dir():
             yield Unit(f"{name}/{node.name}", root, path)

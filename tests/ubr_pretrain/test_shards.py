@@ -19,6 +19,7 @@ from tests.ubr_pretrain.dicom_writer import write_series
 from tests.ubr_pretrain.stored_volumes import nii, scan
 from ubr_pretrain import cohort, gather_scores, network_backend, score_tables, score_volumes
 from ubr_pretrain.scan_scoring import ScoringRun
+from ubr_pretrain.scans import find_scans
 from ubr_pretrain.scoring_plan import VOLUMES_AT_ONCE, Recorded, plans_of_units
 from ubr_pretrain.shards import Shard, Unit, find_units
 
@@ -295,3 +296,26 @@ def test_a_link_back_into_the_archive_is_no_second_unit(tmp_path: Path) -> None:
     (tmp_path / "archive" / "loop").symlink_to("loop")
     names = [unit.name for unit in find_units([tmp_path / "archive"])]
     assert names == ["archive/a", "archive/c"]
+
+
+def test_a_link_to_the_archive_itself_doubles_nothing(tmp_path: Path) -> None:
+    """Whatever depth it lies at; of the links below, every run without shards sees two scans."""
+    archive, other = tmp_path / "archive", tmp_path / "other"
+    for number, folder in enumerate((archive / "a", archive / "b", other)):
+        folder.mkdir(parents=True)
+        nii(folder, f"{number}.nii")
+    (archive / "a" / "again.nii").symlink_to("../b/1.nii")
+    (archive / "a" / "other").symlink_to(other)
+    (archive / "a" / "up").symlink_to("..")
+    (archive / "b" / "own.nii").symlink_to("1.nii")
+    (archive / "c").symlink_to(".")
+    (archive / "d").symlink_to("..")
+    units = find_units([archive, other])
+    found = {unit.name: [e.path.name for e in unit.scans().volumes] for unit in units}
+    assert found == {
+        "archive/a": ["0.nii"],
+        "archive/b": ["1.nii"],
+        "archive/d": [],
+        "other/2.nii": ["2.nii"],
+    }
+    assert len(find_scans([archive, other]).volumes) == 3
