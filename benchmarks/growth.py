@@ -47,11 +47,11 @@ class Growth:
     Attributes:
         num_volumes: of the cohort.
         find_s: to find them.
-        build_s: to build their store from .nii.gz.
+        build_s: to build their store from .nii.
         build_mb: peak memory of that.
         reopen_s: to find the store whole again, every SHA-256 compared.
-        step_mb: peak memory of a training's steps on the mapped store.
-    step_s: median of such a step.
+        step_mb: peak memory of forward, backward and AdamW on groups of the mapped store.
+        step_s: median of such a step.
         gather_s: to gather the groups of ``DRAWS`` iterations from the mapped store, each slice of
         which was read before.
         store_mb: size of the store.
