@@ -8,7 +8,6 @@ what it takes to start is paid once a run, and told beside it.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +35,6 @@ def rows() -> list[Row]:
 
 def compare(data: Path, out: Path) -> Row:
     """Score all of a folder here, on Ray, and here again."""
-    # as important as the local run on a shared machine, where Ray would stand back
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
     from ubr_pretrain.ray_scoring import RayJob, score_on_ray
     from ubr_pretrain.ray_session import HERE, ray_session
     from ubr_pretrain.runtime import stop_on_signals

@@ -88,23 +88,33 @@ class Workers:
     def of_cluster(cls, choice: ScorerChoice) -> Workers:
         """Divide the cluster that this process is connected to: an actor a GPU, or one a CPU.
 
+        Machine by machine: an actor that fits on none would be waited for for ever.
+
         Args:
             choice: its device is "auto" (GPUs where the cluster has any), "cpu" or "cuda".
 
         Raises:
             ValueError: no CPU, or no GPU where one is asked for.
         """
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-        if choice.device.startswith("cuda") and not gpus:
-            raise ValueError(f"device {choice.device}: no machine of the cluster has a GPU")
-        if cpus < 1:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        machines = [
+            tuple(int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
+            for node in nodes
+            if node["Alive"]
+        ]
+        machines = [(cpus, gpus) for cpus, gpus in machines if cpus]
+        with_gpu = [(cpus, gpus) for cpus, gpus in machines if gpus]
+        if choice.device == "cuda" and not with_gpu:
+            raise ValueError("--device cuda: no machine of the cluster has a GPU")
+        if not machines:
             raise ValueError("--engine ray: the cluster has no CPU")
-        if gpus and choice.device != "cpu":
-            readers = max(1, min(READERS_PER_GPU, cpus // gpus - 1))
-            return cls(gpus, max(1, min(cpus // gpus, readers + 1)), 1, readers)
-        each = min(choice.threads or 1, cpus)
-        return cls(cpus // each, each)
+        if with_gpu and choice.device != "cpu":
+            each = max(1, min(cpus // gpus for cpus, gpus in with_gpu))
+            readers = max(1, min(READERS_PER_GPU, each - 1))
+            each = min(each, readers + 1)
+            return cls(sum(min(gpus, cpus // each) for cpus, gpus in with_gpu), each, 1, readers)
+        each = min(choice.threads or 1, max(cpus for cpus, _ in machines))
+        return cls(sum(cpus // each for cpus, _ in machines), each)
 
 
 @dataclass(frozen=True)

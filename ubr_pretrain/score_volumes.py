@@ -71,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(parser.prog, "--pages: a page shows every slice; leave out --stride-mm")
     if a.ray_address is not None and a.engine != "ray":
         refuse(parser.prog, "--ray-address: goes with --engine ray")
+    if a.engine == "ray" and a.device not in ("auto", "cpu", "cuda"):
+        refuse(
+            parser.prog, f"--device {a.device}: workers on Ray are dealt theirs; say cuda or cpu"
+        )
 
     from pydantic import ValidationError
 

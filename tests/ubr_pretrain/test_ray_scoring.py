@@ -238,6 +238,50 @@ def test_a_scan_at_which_workers_die_is_refused(
         ScanScorer(elsewhere, Workers(1, 1), None)
 
 
+@pytest.mark.parametrize(
+    ("device", "threads", "machines", "workers"),
+    [
+        ("cpu", None, [(0, 0), (2, 0), (3, 1)], (5, 1)),
+        ("cpu", 2, [(0, 0), (1, 0), (3, 0), (4, 0)], (3, 2)),
+        ("cpu", 8, [(1, 0), (3, 0)], (1, 3)),
+        ("auto", None, [(64, 0), (8, 1)], (1, 8, 1, 7)),
+        ("cuda", 4, [(64, 0), (8, 2), (96, 4)], (6, 4, 1, 3)),
+        ("auto", None, [(48, 2)], (2, 9, 1, 8)),
+        ("auto", None, [(1, 2)], (1, 1, 1, 1)),
+    ],
+)
+def test_every_worker_fits_on_a_machine(monkeypatch, device, threads, machines, workers) -> None:
+    from ubr_pretrain.ray_scoring import Workers
+    from ubr_pretrain.scan_scoring import ScorerChoice
+
+    nodes = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in machines]
+    nodes += [{"Alive": False, "Resources": {"CPU": 99, "GPU": 9}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    found = Workers.of_cluster(ScorerChoice(device=device, threads=threads))
+    assert found == Workers(*workers)
+
+
+@pytest.mark.parametrize(
+    ("device", "cpus", "told"), [("cuda", 4, "has a GPU"), ("cpu", 0, "has no CPU")]
+)
+def test_a_cluster_without_what_is_needed_is_one_line(monkeypatch, device, cpus, told) -> None:
+    from ubr_pretrain.ray_scoring import Workers
+    from ubr_pretrain.scan_scoring import ScorerChoice
+
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": cpus}}])
+    with pytest.raises(ValueError, match=told):
+        Workers.of_cluster(ScorerChoice(device=device))
+
+
+def test_a_cluster_that_is_started_here_is_as_important_as_this_process(monkeypatch) -> None:
+    from ubr_pretrain.ray_session import HERE, ray_session
+
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    with ray_session(HERE, "--engine ray"):
+        worker = ray.remote(num_cpus=0)(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote()
+        assert ray.get(worker) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def test_without_ray_the_extra_is_named(tmp_path, checkpoint, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     nii(tmp_path)

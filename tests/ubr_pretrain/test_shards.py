@@ -70,6 +70,7 @@ def test_flags_that_do_nothing_together_are_refused(tmp_path, capsys) -> None:
     for words, told in (
         (["--shard", "1/2", "--format", "csv"], "gather_scores.py"),
         (["--ray-address", "auto"], "goes with --engine ray"),
+        (["--engine", "ray", "--device", "cuda:1"], "--device cuda:1: workers on Ray are dealt"),
         (["--stride-mm", "-1"], "stride_mm"),
         (["--stride-mm", "9", "--pages"], "a page shows every slice"),
         (["--threads", "0"], "at least 1"),
