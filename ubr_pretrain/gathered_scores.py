@@ -13,7 +13,7 @@ from typing import Any
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import config_differences
 from ubr_pretrain.runtime import to_json
-from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive
+from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, under_name
 from ubr_pretrain.score_tables import Format, write_tables
 from ubr_pretrain.shards import Shard, read_complete
 
@@ -43,7 +43,7 @@ class GatheredScores:
             with _read_shard(folder) as archive:
                 for record in archive.records(kind):
                     new = self.renamed.get((folder, record[own]))
-                    yield record if new is None else record | {own: new}
+                    yield record if new is None else under_name(record, new)
 
 
 def gather(out: Path, formats: Sequence[Format]) -> dict[str, int]:

@@ -149,6 +149,13 @@ class ScoreArchive:
         return json.loads(self._journal.readline())
 
 
+def under_name(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a record under another name; a scan that is its own subject stays that."""
+    own = "volume" if "volume" in record else "image"
+    is_subject = record.get("subject") == record[own]
+    return {**record, own: name, **({"subject": name} if is_subject else {})}
+
+
 @contextmanager
 def open_archive(
     out: Path, header: Mapping[str, Any], *, overwrite: bool = False

@@ -112,7 +112,8 @@ def write_tables(
 ) -> list[Path]:
     """Write the tables of an archive into its folder, atomically; return their paths.
 
-    A table without rows is written for slices only, so that a reader finds the file it expects.
+    A table without rows is written for slices only, so that a reader finds the file it expects; of
+    the others, what an earlier archive left there is deleted.
 
     Args:
         archive: where the records come from.
@@ -131,13 +132,14 @@ def write_tables(
             written.append(archive.out / "scores.json")
             continue
         for name, columns, parts in tables:
+            as_folder = kind == "parquet" and in_parts
+            path = archive.out / (name if as_folder else f"{name}.{kind}")
             if name != "scores" and next(archive.records(name), None) is None:  # type: ignore[arg-type]
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 continue
-            path = archive.out / f"{name}.{kind}"
             if kind == "csv":
                 _write_csv(parts(), columns, path)
-            elif in_parts:
-                path = archive.out / name
+            elif as_folder:
                 _write_parts(parts(), columns, path)
             else:
                 _write_parquet(_row_groups(parts(), columns), columns, path)

@@ -20,7 +20,7 @@ from ubr_pretrain.ray_session import HERE, ray_session
 from ubr_pretrain.runtime import StopRequest, stop_on_signals
 from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules, ScoringRun, score_here
 from ubr_pretrain.scans import find_scans
-from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, open_archive
+from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, open_archive, under_name
 from ubr_pretrain.score_lines import (
     IMAGE_HEADING,
     VOLUME_HEADING,
@@ -78,7 +78,7 @@ class _Recorder:
         line, record = dict(scored.line), scored.record
         name = self.archive.name_for(line["name"], line["place"], line["content"], self._taken)
         if name != line["name"]:  # two units of a shard hold one series: both stay, to be seen
-            record = {key: name if old == line["name"] else old for key, old in record.items()}
+            record = under_name(record, name)
         self._taken.add(name)
         self.archive.add(**{**line, "name": name, "record": record})
         self._show(record)

@@ -224,6 +224,40 @@ def test_a_series_over_two_units_is_refused(
     assert not (out / "volumes").exists()
 
 
+def test_equal_names_of_two_shards_are_told_apart_with_their_subjects(tmp_path, checkpoint) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    write_series(archive / "a", scan((9, 40, 40)), (5.0, 8.0, 8.0), SeriesInstanceUID="1.2.0")
+    name = "series-9f77034b1eb5"  # of that UID
+    nii(archive, f"{name}.nii")
+    units = find_units([archive])
+    count = next(
+        n
+        for n in range(2, 99)
+        if len({[Shard(k, n).holds(u) for k in range(1, n + 1)].index(True) for u in units}) == 2
+    )
+    for number in range(1, count + 1):
+        assert score(checkpoint, archive, "--out", out, "--shard", f"{number}/{count}") == 0
+    assert gather(out) == 0
+    rows = pd.read_parquet(out / "volumes")
+    assert rows["volume"].is_unique
+    assert set(rows["volume"].str[:19]) == {name}
+    own = rows[~rows["subject"].str.startswith("patient-")]
+    assert own["subject"].tolist() == own["volume"].tolist()
+    assert len(own) == 1
+
+
+def test_gathering_another_archive_leaves_no_table_of_the_last(tmp_path, checkpoint) -> None:
+    data, out = write_archive(tmp_path / "archive", 1), tmp_path / "out"
+    every = ("--format", "parquet", "csv")
+    score(checkpoint, data, "--out", out, "--shard", "1/1")
+    assert gather(out, *every) == 0
+    assert {"images", "images.csv"} <= {path.name for path in out.iterdir()}
+    (data / "key.png").unlink()
+    score(checkpoint, data, "--out", out, "--shard", "1/1", "--overwrite")
+    assert gather(out, *every) == 0
+    assert {"images", "images.csv"}.isdisjoint(path.name for path in out.iterdir())
+
+
 def test_shards_that_do_not_fit_together_are_refused(tmp_path, checkpoint, capsys) -> None:
     data, out = write_archive(tmp_path / "archive", 2), tmp_path / "out"
 
