@@ -303,10 +303,9 @@ def _until(stop: StopRequest, rows: Any) -> Iterator[Any]:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the last line of what went wrong on a worker."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    """Return the last line of what went wrong on a worker: Ray tells it first, then itself."""
+    told, _, _ = str(error).partition("\n\nThe above exception was the direct cause")
+    return (told.strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _be_quiet() -> None:
@@ -315,4 +314,4 @@ def _be_quiet() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # every task is a block: it goes out as soon as it is there
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too

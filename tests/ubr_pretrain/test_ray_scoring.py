@@ -200,6 +200,31 @@ def test_T04_a_signal_ends_the_wait_for_the_cluster(
     assert not ray.is_initialized()
 
 
+def test_what_a_worker_says_of_its_end_is_the_one_line(
+    cluster, archive, checkpoint, tmp_path, monkeypatch, capsys
+) -> None:
+    from ubr_pretrain.ray_scoring import _cause
+    from ubr_pretrain.scan_scoring import ScorerChoice
+
+    read = ScorerChoice.identity
+    monkeypatch.setattr(
+        ScorerChoice, "identity", lambda *of: {**read(*of), "checkpoint_sha256": "of the driver"}
+    )
+    argv = command(archive, checkpoint, tmp_path, *on(cluster))
+    with pytest.raises(SystemExit, match="2"):
+        score_volumes.main(argv)
+    told = (
+        "--engine ray: ValueError: a worker has another scorer than the driver: checkpoint_sha256"
+    )
+    assert capsys.readouterr().err.splitlines()[-1].endswith(told)
+    text = (
+        "Traceback\nFloatingPointError: slice 3\n\nThe above exception was the direct cause of the "
+        "following exception:\n\nUserCodeException: UDF failed\nTo change retry attempts, ..."
+    )
+    assert _cause(RuntimeError(text)) == "FloatingPointError: slice 3"
+    assert _cause(RuntimeError()) == "RuntimeError"
+
+
 def test_a_scan_at_which_workers_die_is_refused(
     cluster, archive, checkpoint, local, tmp_path
 ) -> None:
