@@ -43,6 +43,7 @@ def read_ahead(
     entries: Sequence[VolumeEntry],
     *,
     readers: int | None = None,
+    guarded: bool = False,
     watch: SliceWatch | None = None,
     **rules: Any,
 ) -> Iterator[tuple[VolumeEntry, Volume | VolumeRefused]]:
@@ -55,10 +56,11 @@ def read_ahead(
     Args:
         entries: in this order.
         readers: processes that read; 0: this one; None: as many as pay.
+        guarded: not this one, however few volumes there are.
         watch: is told of the slices of volumes that this process reads, as they come.
         rules: fields of ``ReadingRules``.
     """
-    readers = _readers_that_pay(len(entries)) if readers is None else readers
+    readers = max(int(guarded), _readers_that_pay(len(entries))) if readers is None else readers
     if not readers:
         for entry in entries:
             yield entry, _outcome(VolumeEntry.read, entry, rules | {"watch": watch})

@@ -173,11 +173,19 @@ class ScoringRun:
         return Scored.of(task, record, complaint)
 
 
-def score_here(run: ScoringRun, tasks: Sequence[ScoringTask]) -> Iterator[Scored]:
-    """Score in this process, volumes first, while the next volume is being read."""
+def score_here(
+    run: ScoringRun, tasks: Sequence[ScoringTask], *, guarded: bool = False
+) -> Iterator[Scored]:
+    """Score in this process, volumes first, while the next volume is being read.
+
+    Args:
+        run: with the scorer.
+        tasks: to be done.
+        guarded: see ``read_ahead``.
+    """
     volumes = [task for task in tasks if task.kind == "volumes"]
     entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
-    coming = read_ahead(entries, watch=run.scorer.watch, **run.rules.reading)
+    coming = read_ahead(entries, guarded=guarded, watch=run.scorer.watch, **run.rules.reading)
     with ThreadPoolExecutor(AT_ONCE, "record") as threads:
         recorded: deque[Future[Scored]] = deque()
         for task, (_, outcome) in zip(volumes, coming, strict=True):

@@ -196,10 +196,12 @@ def score_scans(
 def _score_here(
     run: ScoringRun, work: Plan | Sequence[Unit], done: Recorded, recorder: _Recorder
 ) -> Generator[Scored, None, None]:
+    # a few volumes may be the rest of many: those at which the run before this one crashed
+    is_rest = not isinstance(work, Plan) or len(recorder.archive) > 0
     for plan in [work] if isinstance(work, Plan) else plans_of_units(work, done):
         recorder.note(plan.held, plan.skipped)
         for tasks, what in ((plan.volumes, "volumes"), (plan.images, "slices")):
-            yield from in_progress(score_here(run, tasks), len(tasks), what)
+            yield from in_progress(score_here(run, tasks, guarded=is_rest), len(tasks), what)
 
 
 def _score_on_ray(

@@ -14,13 +14,17 @@ import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from tests.ubr_pretrain.archives import recorded
 from tests.ubr_pretrain.dicom_writer import write_series
-from tests.ubr_pretrain.stored_volumes import scan
+from tests.ubr_pretrain.stored_volumes import nii, scan
+from tests.ubr_pretrain.test_guard import FaultyEntry
 from tests.ubr_pretrain.tiny_cohort import write_nifti, write_tiny_cohort
+from ubr_pretrain import scoring_run
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import InputSpec, Volume
 from ubr_pretrain.regressor import Regressor, regressor_state
+from ubr_pretrain.scans import find_scans
 from ubr_pretrain.score_volumes import main
 from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.scoring_run import ScoringRun
@@ -89,6 +93,23 @@ def test_the_same_command_goes_on_and_scores_nothing_twice(tmp_path, checkpoint,
         assert "other weights or settings" in capsys.readouterr().err
     assert main([*argv, "--views", "1", "--overwrite"]) == 0
     assert pd.read_csv(out / "scores.csv")["score_sd"].isna().all()
+
+
+def test_the_last_of_many_may_crash_its_reader_and_not_the_run(tmp_path, checkpoint, monkeypatch):
+    """What was refused is tried again, alone: then as on the first day, in a process of its own."""
+    nii(tmp_path)
+
+    def find_with_a_fault(paths):
+        found = find_scans(paths)
+        found.volumes.append(FaultyEntry(tmp_path / "fault.dcm", "memory", "nobody"))
+        return found
+
+    flags = ["--checkpoint", str(checkpoint), "--pictures", "false", "--device", "cpu"]
+    argv = [str(tmp_path / "scan.nii"), *flags, "--out", str(tmp_path / "scores")]
+    assert main(argv) == 0
+    monkeypatch.setattr(scoring_run, "find_scans", find_with_a_fault)
+    assert main(argv) == 1
+    assert recorded(tmp_path / "scores")["memory"]["code"] == "E-MEMORY"
 
 
 def test_T01_a_killed_run_ends_as_if_it_had_not_been(tmp_path, checkpoint):
