@@ -32,6 +32,7 @@ def cluster() -> Iterator:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 is Ray's: beside other tests nothing is left
         running = utils.Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
@@ -136,9 +137,12 @@ def test_signal_reaches_the_cells_and_they_stop_in_their_own_way(tmp_path: Path)
             stdout=log,
             stderr=log,
         )
-        wait_until(lambda: len(list(tmp_path.glob("cells/*/ticks"))) == 2)
-        driver.send_signal(signal.SIGTERM)
-        assert driver.wait(120) == 128 + signal.SIGTERM
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("cells/*/ticks"))) == 2)
+            driver.send_signal(signal.SIGTERM)
+            assert driver.wait(120) == 128 + signal.SIGTERM
+        finally:
+            driver.kill()  # and with it its cluster, which would tick for ever
     written = {file.parent.name: file.read_text() for file in tmp_path.glob("cells/*/ticks")}
     assert written.keys() == {"seed0", "seed1"}  # the third one was not begun
     assert all(text.endswith("stopped\n") for text in written.values())
