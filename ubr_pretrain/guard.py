@@ -59,6 +59,9 @@ class GuardedReader:
         Raises:
             VolumeRefused: what the reader raises, and E-TIMEOUT, E-MEMORY, E-CRASH.
         """
+        return self._read(entry, rules, may_repeat=True)
+
+    def _read(self, entry: VolumeEntry, rules: dict[str, Any], *, may_repeat: bool) -> Volume:
         pipe = self._running()
         pipe.send((entry, rules))
         wait([pipe, self._child.sentinel], timeout=self.timeout_s)
@@ -73,6 +76,8 @@ class GuardedReader:
         self._child.join(timeout=1.0)  # a child that died is about to be seen as dead
         code = self._child.exitcode
         self.close()
+        if code == -signal.SIGTERM and may_repeat:  # it was for all of a job, not for this file
+            return self._read(entry, rules, may_repeat=False)
         if code is None:
             raise VolumeRefused("E-TIMEOUT", entry.path, f"not read within {self.timeout_s:g} s")
         if code == -signal.SIGKILL:

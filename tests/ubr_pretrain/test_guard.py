@@ -29,6 +29,17 @@ class FaultyEntry(VolumeEntry):
         raise AssertionError("unreachable")
 
 
+@dataclass(frozen=True)
+class InterruptedEntry(VolumeEntry):
+    """A volume that is being read when a scheduler tells all processes of the job to end."""
+
+    def read(self, **rules: Any) -> Volume:
+        if not (mark := self.path.with_suffix(".mark")).exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().read(**rules)
+
+
 @pytest.fixture(scope="module")
 def guard():
     with GuardedReader(timeout_s=60, max_memory_bytes=6_000_000_000) as reader:
@@ -41,6 +52,18 @@ def test_a_guarded_volume_equals_the_volume(tmp_path: Path, guard: GuardedReader
     np.testing.assert_array_equal(plain.hu, guarded.hu)
     np.testing.assert_array_equal(plain.z_mm, guarded.z_mm)
     assert (plain.spacing_mm_zyx, plain.source) == (guarded.spacing_mm_zyx, guarded.source)
+
+
+def test_a_reader_that_was_told_to_end_says_nothing_of_the_file(
+    tmp_path: Path, guard: GuardedReader
+) -> None:
+    """The signal was for the job; a good scan recorded as E-CRASH would be a wrong result."""
+    path = write_itk(tmp_path / "a.nii", scan())
+    volume = guard.read(InterruptedEntry(path, "a", "nobody"))
+    assert path.with_suffix(".mark").exists()
+    np.testing.assert_array_equal(volume.hu, VolumeEntry(path, "a", "nobody").read().hu)
+    with pytest.raises(VolumeRefused, match=r"E-CRASH .*SIGTERM"):
+        guard.read(FaultyEntry(path, "SIGTERM", "nobody"))
 
 
 def test_a_refusal_crosses_the_process_whole(tmp_path: Path, guard: GuardedReader) -> None:
