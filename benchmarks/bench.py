@@ -115,15 +115,19 @@ def _as_json(row: Row) -> dict[str, Any]:
     return {**asdict(row), "ratio": row.ratio, "verdict": row.verdict}
 
 
-def to_page(record: dict[str, Any], rows: dict[str, list[Row]]) -> str:
-    """Return all tables under one line that says where they were measured."""
+def measured_on(record: dict[str, Any]) -> str:
+    """Return date, machine and versions of a record, as a sentence."""
     machine, packages = record["machine"], record["machine"]["packages"]
     versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
-    lines = [
+    return (
         f"{record['date']}; {machine['cpu']}, {machine['cores']} cores; {machine['platform']}, "
-        f"Python {machine['python']}; {versions}.",
-        "Ratio: ours / theirs, less is better.",
-    ]
+        f"Python {machine['python']}; {versions}."
+    )
+
+
+def to_page(record: dict[str, Any], rows: dict[str, list[Row]]) -> str:
+    """Return all tables under one line that says where they were measured."""
+    lines = [measured_on(record), "Ratio: ours / theirs, less is better."]
     for module, found in rows.items():
         lines += ["", f"## {module} ({record['seconds'][module]:.0f} s)", "", to_markdown(found)]
     lines += [f"{module}: failed: {reason}" for module, reason in record["failed"].items()]
