@@ -2,9 +2,11 @@
 
     python benchmarks/training.py
 
-Ours is ``train_ubr.train`` itself, in blocks of steps between which the bare step runs. The peer is
-a training loop as most are written: a Dataset that reads one item, a DataLoader that puts it into a
-batch, random transforms slice by slice; same network, same batch, same losses.
+Ours is ``train_ubr.train`` itself, in blocks of steps between which the bare step runs. While that
+runs, threads still prepare our next batches: the steps that have them for nothing, and the bare
+steps that run beside them, are not counted. The peer is a training loop as most are written: a
+Dataset that reads one item, a DataLoader that puts it into a batch, random transforms slice by
+slice; same network, same batch, same losses.
 """
 
 from __future__ import annotations
@@ -35,13 +37,18 @@ from ubr_pretrain.regressor import Regressor
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import train
+from ubr_pretrain.training_batches import THREADS_AHEAD
 from ubr_pretrain.training_data import read_training_data
 from ubr_pretrain.trunk import Trunk
 from ubr_pretrain.ubr_config import Augmentation, Losses, Optimiser, UbrConfig
 
 CPU = torch.device("cpu")
-BLOCK, BLOCKS = 4, 3
-"""Steps that are measured at a stretch, and how often; the first block warms up."""
+WARM, BLOCK, BLOCKS = 4, 12, 2
+"""Steps that warm up, steps at a stretch, and how often."""
+
+STEPS = WARM + BLOCK * BLOCKS
+AHEAD = 2 * THREADS_AHEAD["cpu"]
+"""Batches that ``worked_ahead`` holds or prepares while a step runs."""
 
 ALL_VIEWS = Augmentation(
     scale=0.35,
@@ -95,7 +102,7 @@ def configured(data: Path, width: float, g: int, size_px: int, **more: object) -
         g=g,
         losses=Losses(reduction="mean"),
         optimiser=SGD,
-        iterations=BLOCK * (BLOCKS + 1),
+        iterations=STEPS,
         eval_every=10**6,
         save_every=10**6,
         device="cpu",
@@ -120,7 +127,7 @@ def against_peer(config: UbrConfig, out: Path, threads: int) -> Row:
     with torch_threads(threads):
         folder = RunFolder(out / "peer")
         volumes = read_training_data(config, folder, Ranks(0, 1, CPU)).training
-        items = PeerDataset([v.file for v in volumes], config, BLOCK * (BLOCKS + 1) * config.g)
+        items = PeerDataset([v.file for v in volumes], config, STEPS * config.g)
         loader = DataLoader(items, config.g, collate_fn=collate_slices)
         ours_s, peer_s = step_seconds(config, out / "ours", peer_step(config, iter(loader)))
     return Row(
@@ -162,21 +169,28 @@ def step_seconds(
     other: Callable[[], object],
     typical: Callable[[list[float]], float] = statistics.median,
 ) -> tuple[float, float]:
-    """Train, and return the typical seconds of its steps and of ``other``, in turn in blocks."""
+    """Train, and return the typical seconds of its steps and of ``other``, in turn in blocks.
+
+    Args:
+        config: of the training; it takes ``STEPS`` steps.
+        out: its run folder.
+        other: work of one step, done as often.
+        typical: of the steps of all blocks, the first ``AHEAD`` of each left out.
+    """
     ours: list[float] = []
     theirs: list[float] = []
     began_s = 0.0
 
     def progress(_journal: Journal, iteration: int, _text: str) -> None:
         nonlocal began_s
-        now_s = time.perf_counter()
-        if iteration > BLOCK:
-            ours.append(now_s - began_s)
-        if iteration % BLOCK == 0:
-            for _ in range(BLOCK):
+        taken_s, warm = time.perf_counter() - began_s, iteration - WARM
+        if warm > 0 and (warm - 1) % BLOCK >= AHEAD:
+            ours.append(taken_s)
+        if warm >= 0 and warm % BLOCK == 0:
+            for step in range(BLOCK if warm else WARM):
                 before_s = time.perf_counter()
                 other()
-                if iteration > BLOCK:
+                if warm and step >= AHEAD:
                     theirs.append(time.perf_counter() - before_s)
         began_s = time.perf_counter()
 
