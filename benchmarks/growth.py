@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-import statistics
 import sys
 import tempfile
 import threading
@@ -34,7 +33,6 @@ COUNTS = (10, 100, 1000)
 SLICES, SIDE_PX = 60, 96
 SPEC = InputSpec(size_px=64, std=(64.0, 64.0, 64.0))
 G, M = 12, 8
-STEPS = 20
 DRAWS = 300
 AIM = 1.1
 SAMPLE_S = 0.005
@@ -50,8 +48,8 @@ class Growth:
         build_s: to build their store from .nii.
         build_mb: peak memory of that.
         reopen_s: to find the store whole again, every SHA-256 compared.
-        step_mb: peak memory of forward, backward and AdamW on groups of the mapped store.
-        step_s: median of such a step.
+        step_mb: peak memory of ``train_ubr.train``, the store mapped.
+        step_s: median of its steps.
         gather_s: to gather the groups of ``DRAWS`` iterations from the mapped store, each slice of
         which was read before.
         store_mb: size of the store.
@@ -97,7 +95,7 @@ def to_rows(grown: list[Growth]) -> list[Row]:
             row(what, lambda g, cost=cost: 1000 * cost(g) / g.num_volumes, "ms", power(cost))
             for what, cost in per_volume.items()
         ),
-        row("a training step on the mapped store", lambda g: 1000 * g.step_s, "ms"),
+        row("a training step of train_ubr, the store mapped", lambda g: 1000 * g.step_s, "ms"),
         Row(
             f"gathering a slice of a step, {last}",
             1e6 * many.gather_s / (DRAWS * G * M),
@@ -110,7 +108,7 @@ def to_rows(grown: list[Growth]) -> list[Row]:
         ),
         row("memory of building the store", lambda g: g.build_mb, "MB"),
         row(
-            "memory of training steps on the mapped store",
+            "memory of training with train_ubr, the store mapped",
             lambda g: g.step_mb,
             "MB",
             f"the store has {many.store_mb:.0f} MB, against {few.store_mb:.0f}",
@@ -163,40 +161,39 @@ def build(data: Path, store: Path) -> dict[str, float]:
 
 
 def train(data: Path, store: Path) -> dict[str, float]:
-    """Take training steps on a store that is there, then gather alone."""
+    """Train as ``train_ubr.py`` does from a store that is there, then gather alone."""
     import torch
+    from training import STEPS, step_seconds
 
     from ubr_pretrain.groups import GroupSampler
-    from ubr_pretrain.losses import Losses, ubr_loss
-    from ubr_pretrain.network_input import network_input
-    from ubr_pretrain.regressor import Regressor
     from ubr_pretrain.run_folder import RunFolder
     from ubr_pretrain.runtime import Ranks
     from ubr_pretrain.training_data import read_training_data
-    from ubr_pretrain.trunk import Trunk
-    from ubr_pretrain.ubr_config import UbrConfig
+    from ubr_pretrain.ubr_config import Losses, Optimiser, UbrConfig
 
     torch.set_num_threads(1)
-    config = UbrConfig(data=(data,), store=store, input=SPEC, g=G, m=M, holdout_fraction=0.0)
-    network = Regressor(Trunk(width=0.1, batch_norm=True), None)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    config = UbrConfig(
+        data=(data,),
+        store=store,
+        holdout_fraction=0.0,
+        width=0.1,
+        batch_norm=True,
+        head_std=None,
+        input=SPEC,
+        g=G,
+        m=M,
+        losses=Losses(reduction="mean"),
+        optimiser=Optimiser(name="adamw", lr=1e-3),
+        iterations=STEPS,
+        eval_every=10**6,
+        save_every=10**6,
+        residence="disk",
+        device="cpu",
+    )
     with _peak_mb() as peak:
-        run = RunFolder(store.parent)
-        volumes = read_training_data(config, run, Ranks(0, 1, torch.device("cpu")))
-        sampler = GroupSampler([v.runs for v in volumes.training], G, M, seed=0)
-        taken_s = []
-        for iteration in range(STEPS):
-            began_s = time.perf_counter()
-            hu = volumes.gather(sampler.draw(iteration)).hu
-            loss = ubr_loss(
-                network(network_input(hu.flatten(0, 1), SPEC)).view(G, M),
-                Losses(reduction="mean"),
-                G,
-            )
-            optimiser.zero_grad(set_to_none=True)
-            loss.total.backward()
-            optimiser.step()
-            taken_s.append(time.perf_counter() - began_s)
+        step_s, _ = step_seconds(config, store.with_name(f"run-{store.name}"), lambda: None)
+    volumes = read_training_data(config, RunFolder(store.parent), Ranks(0, 1, torch.device("cpu")))
+    sampler = GroupSampler([v.runs for v in volumes.training], G, M, seed=0)
     drawn = [sampler.draw(iteration) for iteration in range(DRAWS)]
     for volume in volumes.training:
         np.array(volume.slices)
@@ -205,7 +202,7 @@ def train(data: Path, store: Path) -> dict[str, float]:
         volumes.gather(groups)
     return {
         "step_mb": peak.mb,
-        "step_s": statistics.median(taken_s),
+        "step_s": step_s,
         "gather_s": time.perf_counter() - began_s,
     }
 
