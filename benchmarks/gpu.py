@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for module in ("detector", "ubr_pretrain.figures", "ubr_pretrain.scorer"):
             importlib.import_module(module)  # once, before the groups are forked
 
-        print(HEAD, flush=True)
+        print(heading(sizes), flush=True)
         failed: dict[str, str] = {}
         results, ends_s = Path(name) / "rows.jsonl", time.monotonic() + ALL_S
         for group in arguments.only:
@@ -77,20 +77,30 @@ def main(argv: Sequence[str] | None = None) -> int:
                 failed[group] = reason
                 print(f"| {group}: FAILED: {reason} |", flush=True)
             print(f"{group}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
-            write(arguments.out, results, failed)
+            write(arguments.out, results, failed, sizes)
     return 1 if failed else 0
 
 
-def write(out: Path, results: Path, failed: dict[str, str]) -> None:
+def heading(sizes: Sizes) -> str:
+    """Return what stands above the rows, on the page as in print."""
+    return f"{sizes.warning}\n\n{HEAD}" if sizes.warning else HEAD
+
+
+def write(out: Path, results: Path, failed: dict[str, str], sizes: Sizes) -> None:
     """Write ``gpu.md`` and ``gpu.json`` of what there is so far."""
     lines = results.read_text("utf-8").splitlines() if results.is_file() else []
     rows = [GpuRow(**json.loads(line)) for line in lines]
     reasons = [f"{group}: failed: {reason}" for group, reason in failed.items()]
-    text = "\n".join([HEAD, *(row.to_markdown() for row in rows), "", *reasons])
+    text = "\n".join([heading(sizes), *(row.to_markdown() for row in rows), "", *reasons])
     (out / "gpu.md").write_text(text + "\n", encoding="utf-8")
     said = results.with_name(ABOUT)
     machine = json.loads(said.read_text("utf-8")) if said.is_file() else {}
-    record = {"rows": [asdict(row) for row in rows], "failed": failed, **machine}
+    record = {
+        "warning": sizes.warning,
+        "rows": [asdict(row) for row in rows],
+        "failed": failed,
+        **machine,
+    }
     (out / "gpu.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -116,7 +126,13 @@ def run_group(
 def _measure(group: str, sizes: Sizes, folder: Path, results: Path) -> None:
     try:
         results.with_name(ABOUT).write_text(json.dumps(about(sizes.device)), encoding="utf-8")
-        for row in GROUPS[group](sizes, folder):
+        shown: GpuRow | None = None
+        for found in GROUPS[group](sizes, folder):
+            itself = found.bound == found.measured  # the first of a series
+            row = found.alone if sizes.tiny or itself else found
+            if row == shown:  # it differed in what it was compared with
+                continue
+            shown = row
             print(row.to_markdown(), flush=True)
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 
@@ -59,6 +59,11 @@ class GpuRow:
     against: str = ""
     bound: float | None = None
     at_most: float | None = None
+
+    @property
+    def alone(self) -> GpuRow:
+        """The row, compared with nothing."""
+        return replace(self, against="", bound=None, at_most=None)
 
     def to_markdown(self) -> str:
         """Return the row of a table."""

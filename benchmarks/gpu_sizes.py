@@ -29,11 +29,23 @@ class Sizes:
     detector_steps: int = 60
     growing_images: tuple[int, ...] = (1, 2, 4, 8)
     workers: int = 8
+    tiny: bool = False
 
     @property
     def on_gpu(self) -> bool:
         """Whether there is anything to measure."""
         return self.device.startswith("cuda")
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know before any figure; "" where they are what they say."""
+        if self.tiny:
+            return (
+                "Sizes are tiny: every line is run, nothing is compared, the figures mean nothing."
+            )
+        return (
+            "" if self.on_gpu else "No GPU: every precision is computed in fp32, by the processor."
+        )
 
 
 TINY = {
@@ -56,4 +68,5 @@ TINY = {
     "detector_steps": 1,
     "growing_images": (1, 2),
     "workers": 0,
+    "tiny": True,
 }

@@ -56,10 +56,19 @@ def test_every_row_is_run_predicted_and_measured(tmp_path: Path) -> None:
         assert part in what
     for part in ("the paper's", "scoring a volume", "detector step", "peak memory", "a slice of"):
         assert part in what
+    for precision in ("fp32", "tf32", "bf16"):
+        assert sum(f"64 px, {precision}" in row["what"] for row in record["rows"]) == 2
     table = (tmp_path / "gpu.md").read_text()
     for row in record["rows"]:
         assert f"| {row['what']} |" in table
         assert f"| {row['what']} |" in done.stdout  # as it came
+    # Tiny sizes measure nothing: that is said first, and nothing is judged or compared.
+    for text in (table, done.stdout):
+        assert text.startswith("Sizes are tiny: ")
+        assert "figures mean nothing" in text.splitlines()[0]
+        for word in ("| met |", "| missed |", "Titan X", "the aim"):
+            assert word not in text
+    assert all(row["bound"] is None and row["at_most"] is None for row in record["rows"])
 
 
 def test_group_that_fails_is_named_and_the_others_go_on(
@@ -67,7 +76,9 @@ def test_group_that_fails_is_named_and_the_others_go_on(
 ) -> None:
     monkeypatch.syspath_prepend(SCRIPT.parent)
     gpu, rows = importlib.import_module("gpu"), importlib.import_module("gpu_rows")
-    good = importlib.import_module("gpu_chip").GpuRow("a row", "ms", 1.0, 2.0, "because")
+    row = importlib.import_module("gpu_chip").GpuRow
+    good = row("a row", "ms", 1.0, 2.0, "because", "the first", 2.0, 1.1)
+    worse = row("another row", "ms", 1.0, 4.0, "because", "the first", 2.0, 1.1)
 
     def killed(*_: object) -> Iterator[object]:
         yield good
@@ -77,15 +88,15 @@ def test_group_that_fails_is_named_and_the_others_go_on(
         raise RuntimeError("out of\n memory")
         yield
 
-    groups = {"killed": killed, "raises": raises, "good": lambda *_: iter([good])}
+    groups = {"killed": killed, "raises": raises, "good": lambda *_: iter([good, worse])}
     monkeypatch.setattr(gpu, "GROUPS", groups)
     sizes, lines = gpu.Sizes(device="cpu"), tmp_path / "rows"
     failed = {name: gpu.run_group(name, sizes, make(tmp_path / name), lines) for name in groups}
     assert failed == {"killed": "exit code -9", "raises": "RuntimeError: out of memory", "good": ""}
-    assert len((tmp_path / "rows").read_text().splitlines()) == 2
-    gpu.write(tmp_path, lines, failed)
+    assert len((tmp_path / "rows").read_text().splitlines()) == 3
+    gpu.write(tmp_path, lines, failed, sizes)
     record = json.loads((tmp_path / "gpu.json").read_text())
-    assert len(record["rows"]) == 2
+    assert [row["bound"] for row in record["rows"]] == [None, None, 2.0]  # not with itself
     assert record["failed"] == failed
     assert record["machine"]["device"] == "cpu"
     assert rows.GROUPS.keys() == {"ubr", "paper", "scoring", "detector", "memory", "growth"}
