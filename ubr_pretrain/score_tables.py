@@ -209,10 +209,10 @@ def _write_csv(parts: Iterator[Columns], columns: pa.Schema, path: Path) -> None
 
 
 def _cells(values: list[Any], kind: pa.DataType) -> list[Any]:
-    """Return what is written: counts have decimals where one is missing, as pandas has them."""
+    """Return what is written: counts are whole numbers whatever else is missing."""
     if kind == TEXT:
         return [_harmless(value) for value in values]
-    if kind == COUNT and None not in values:
+    if kind == COUNT:
         return values
     return [None if value is None else float(value) for value in values]
 
