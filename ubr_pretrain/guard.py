@@ -41,6 +41,8 @@ class GuardedReader:
         self._context = multiprocessing.get_context("spawn")
         self._child: Any = None
         self._pipe: Connection | None = None
+        self._child_changes = threading.RLock()
+        self._abandoned = False
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +60,7 @@ class GuardedReader:
 
         Raises:
             VolumeRefused: what the reader raises, and E-TIMEOUT, E-MEMORY, E-CRASH.
+            InterruptedError: another thread has abandoned the reader.
         """
         return self._read(entry, rules, may_repeat=True)
 
@@ -76,6 +79,8 @@ class GuardedReader:
         self._child.join(timeout=1.0)  # a child that died is about to be seen as dead
         code = self._child.exitcode
         self.close()
+        if self._abandoned:  # which killed the child, whatever was wrong with the file
+            raise InterruptedError(f"{entry.path}: its reader was abandoned")
         if code == -signal.SIGTERM and may_repeat:  # it was for all of a job, not for this file
             return self._read(entry, rules, may_repeat=False)
         if code is None:
@@ -87,25 +92,36 @@ class GuardedReader:
 
     def close(self) -> None:
         """End the child; the next read starts another."""
-        if self._child is None:
-            return
-        self._child.kill()
-        self._child.join()
-        self._child.close()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._child = self._pipe = None
+        with self._child_changes:
+            if self._child is None:
+                return
+            self._child.kill()
+            self._child.join()
+            self._child.close()
+            if self._pipe is not None:
+                self._pipe.close()
+            self._child = self._pipe = None
+
+    def abandon(self) -> None:
+        """End the child for good, from any thread: who waits for it waits no longer."""
+        with self._child_changes:
+            self._abandoned = True
+            if self._child is not None:
+                self._child.kill()
 
     def _running(self) -> Connection:
-        if self._pipe is None or not self._child.is_alive():
-            self.close()
-            self._pipe, theirs = self._context.Pipe()
-            self._child = self._context.Process(
-                target=_serve, args=(theirs, self.max_memory_bytes), daemon=True
-            )
-            self._child.start()
-            theirs.close()
-        return self._pipe
+        with self._child_changes:
+            if self._abandoned:
+                raise InterruptedError("the reader was abandoned")
+            if self._pipe is None or not self._child.is_alive():
+                self.close()
+                self._pipe, theirs = self._context.Pipe()
+                self._child = self._context.Process(
+                    target=_serve, args=(theirs, self.max_memory_bytes), daemon=True
+                )
+                self._child.start()
+                theirs.close()
+            return self._pipe
 
 
 def _serve(pipe: Connection, max_memory_bytes: int) -> None:

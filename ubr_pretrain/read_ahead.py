@@ -22,21 +22,27 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from queue import LifoQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.guard import GuardedReader
 from ubr_pretrain.slice_watch import SliceWatch
 from ubr_pretrain.volume_entry import VolumeEntry
 
+if TYPE_CHECKING:  # torch comes with it
+    from ubr_pretrain.runtime import StopRequest
+
 WORTH_A_CHILD = 4
 """Starting the child takes about as long as reading a volume; fewer are read in this process."""
 
 WORTH_A_SECOND = 12
 """So many volumes keep two readers busy where there are two cores."""
+
+POLL_S = 0.2
+"""While a volume is waited for, a stop is looked for so often."""
 
 
 def read_ahead(
@@ -45,19 +51,21 @@ def read_ahead(
     readers: int | None = None,
     guarded: bool = False,
     watch: SliceWatch | None = None,
+    stop: StopRequest | None = None,
     **rules: Any,
 ) -> Iterator[tuple[VolumeEntry, Volume | VolumeRefused]]:
     """Yield every entry with its volume, or with the reason why there is none.
 
     While one volume is in use, the next are decoded, one by every reader: so many volumes and the
     one in use are in memory at a time. A decoder that crashes, hangs or takes too much memory ends
-    alone (E-CRASH, E-TIMEOUT, E-MEMORY).
+    alone (E-CRASH, E-TIMEOUT, E-MEMORY). Who leaves early does not wait for what is being decoded.
 
     Args:
         entries: in this order.
         readers: processes that read; 0: this one; None: as many as pay.
         guarded: not this one, however few volumes there are.
         watch: is told of the slices of volumes that this process reads, as they come.
+        stop: a signal ends the wait for a volume of a child: nothing more comes.
         rules: fields of ``ReadingRules``.
     """
     readers = max(int(guarded), _readers_that_pay(len(entries))) if readers is None else readers
@@ -74,13 +82,22 @@ def read_ahead(
         finally:
             idle.put(guard)
 
-    with ExitStack() as guards, ThreadPoolExecutor(readers, "read") as threads:
+    with (
+        ExitStack() as guards,
+        ThreadPoolExecutor(readers, "read") as threads,
+        ExitStack() as leaving,  # first: the threads wait for the children
+    ):
         for _ in range(readers):
-            idle.put(guards.enter_context(GuardedReader()))
+            guard = guards.enter_context(GuardedReader())
+            leaving.callback(guard.abandon)
+            idle.put(guard)
         coming: deque[Future[Volume | VolumeRefused]] = deque(
             threads.submit(read, entry) for entry in entries[:readers]
         )
         for number, entry in enumerate(entries):
+            while not wait([coming[0]], None if stop is None else POLL_S).done:
+                if stop is not None and stop.signal is not None:
+                    return
             outcome = coming.popleft().result()
             if number + readers < len(entries):
                 coming.append(threads.submit(read, entries[number + readers]))

@@ -18,6 +18,7 @@ from ubr_pretrain.images import SOFT_TISSUE, read_image
 from ubr_pretrain.network_backend import Backend
 from ubr_pretrain.pretrained import NUM_VIEWS
 from ubr_pretrain.read_ahead import read_ahead
+from ubr_pretrain.runtime import StopRequest
 from ubr_pretrain.scans import ImageEntry
 from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
 from ubr_pretrain.scoring_plan import Scored, ScoringTask
@@ -174,7 +175,11 @@ class ScoringRun:
 
 
 def score_here(
-    run: ScoringRun, tasks: Sequence[ScoringTask], *, guarded: bool = False
+    run: ScoringRun,
+    tasks: Sequence[ScoringTask],
+    *,
+    guarded: bool = False,
+    stop: StopRequest | None = None,
 ) -> Iterator[Scored]:
     """Score in this process, volumes first, while the next volume is being read.
 
@@ -182,13 +187,16 @@ def score_here(
         run: with the scorer.
         tasks: to be done.
         guarded: see ``read_ahead``.
+        stop: likewise; after a signal no other scan is begun.
     """
     volumes = [task for task in tasks if task.kind == "volumes"]
     entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
-    coming = read_ahead(entries, guarded=guarded, watch=run.scorer.watch, **run.rules.reading)
+    coming = read_ahead(
+        entries, guarded=guarded, watch=run.scorer.watch, stop=stop, **run.rules.reading
+    )
     with ThreadPoolExecutor(AT_ONCE, "record") as threads:
         recorded: deque[Future[Scored]] = deque()
-        for task, (_, outcome) in zip(volumes, coming, strict=True):
+        for task, (_, outcome) in zip(volumes, coming, strict=stop is None):
             recorded.append(threads.submit(run.record_volume, task, outcome))
             del outcome
             if len(recorded) == AT_ONCE:
@@ -196,5 +204,7 @@ def score_here(
         while recorded:
             yield recorded.popleft().result()
     for task in tasks:
+        if stop is not None and stop.signal is not None:
+            return
         if task.kind == "images":
             yield run.record_image(task)

@@ -1,13 +1,18 @@
 """Reading ahead: the same volumes in the same order, and a bad file costs only itself."""
 
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.ubr_pretrain.stored_volumes import nii
+from tests.ubr_pretrain.test_guard import FaultyEntry
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.read_ahead import WORTH_A_CHILD, read_ahead
+from ubr_pretrain.runtime import stop_on_signals
 from ubr_pretrain.volumes import find_volumes
 
 
@@ -37,3 +42,25 @@ def test_a_reader_that_is_left_early_ends_its_child(tmp_path: Path) -> None:
     assert first.name == "0"
     coming.close()
     assert next(coming, None) is None
+
+
+def test_leaving_does_not_wait_for_a_decoder_that_hangs(tmp_path: Path) -> None:
+    nii(tmp_path, "0.nii")
+    stalled = [FaultyEntry(tmp_path / f"{n}.nii", "hang", "nobody") for n in (1, 2)]
+    coming = read_ahead([*find_volumes([tmp_path]), *stalled], readers=2)
+    assert next(coming)[0].name == "0"
+    began_s = time.monotonic()
+    coming.close()
+    assert time.monotonic() - began_s < 5
+
+
+def test_a_signal_ends_the_wait_for_a_decoder_that_hangs(tmp_path: Path) -> None:
+    entries = [FaultyEntry(tmp_path / "stalled.nii", "hang", "nobody")] * WORTH_A_CHILD
+    with stop_on_signals() as stop:
+        told = threading.Timer(1.0, signal.raise_signal, [signal.SIGTERM])
+        told.start()
+        began_s = time.monotonic()
+        assert list(read_ahead(entries, stop=stop)) == []
+        assert time.monotonic() - began_s < 1 + 5
+        told.join()
+    assert stop.exit_code == 143
