@@ -135,16 +135,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         chapter = read_ubr_chapter(rest.ubr_run, rest.scores, rest.pictures)
         if rest.dry_run:
-            from lesion_det.estimate import describe_plan
-            from lesion_det.launch import local_launcher
+            from lesion_det.estimate import choose_trial, describe_plan
             from lesion_det.plan import SAVED_PLACES, not_run_lines
             from ubr_pretrain.run_folder import require_same_run
 
             plan = make_plan(question, print)
             _say_moves(require_same_run(rest.out, plan.question, SAVED_PLACES), print)
-            here = rest.slurm is None and rest.ray is None
-            launcher = local_launcher(common.device, jobs if here else 1)
-            workers = launcher.jobs if here else len(plan.configs)
+            on_slurm, num_cells = rest.slurm is not None, len(plan.configs)
+            launcher, workers = choose_trial(common.device, jobs, num_cells, rest.ray, on_slurm)
             describe_plan(question, plan, rest.out, launcher, workers, print)
             print("".join(f"{line}\n" for line in not_run_lines(plan.not_run)), end="")
             return 0
@@ -176,6 +174,10 @@ def _read_jobs(rest: Namespace) -> int | None:
         raise ValueError("--no-wait: only jobs of --slurm go on without this command")
     if rest.ray is not None and rest.slurm is not None:
         raise ValueError("--ray: the cells run there or as jobs of --slurm, not both")
+    if rest.ray is not None:
+        from ubr_pretrain.ray_session import require_address
+
+        require_address(rest.ray, "--ray")
     if rest.jobs == "auto":
         return None
     if not rest.jobs.isdecimal() or int(rest.jobs) == 0:

@@ -24,13 +24,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lesion_det.cells import CellKey, is_finished
 from lesion_det.det_config import DetConfig
 from lesion_det.grid_progress import iterations_done
-from lesion_det.launch import LocalLauncher, Task
+from lesion_det.launch import LocalLauncher, Task, local_launcher
 from lesion_det.plan import Plan, Question
 from lesion_det.power import design_power
 from lesion_det.prepared_images import PreparedImages
+from lesion_det.ray_cluster import RayLauncher
 from lesion_det.splits import read_splits
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import Config
+from ubr_pretrain.ray_session import HERE
 
 TRIAL_ITERATIONS = 12
 """Evaluated and saved halfway and at the end; the first half warms up."""
@@ -163,6 +165,30 @@ def describe_plan(
         counts = [count for count in lesions.values() if count]
         say(design_power(len(question.seeds), counts, math.comb(num_arms, 2)).words)
     return estimate
+
+
+def choose_trial(
+    device: str, jobs: int | None, num_cells: int, ray_address: str | None, on_slurm: bool
+) -> tuple[LocalLauncher, int]:
+    """Return what trains the trial, and how many cells will run side by side.
+
+    Args:
+        device: of the configuration.
+        jobs: cells side by side on one machine; None: one a GPU, one where there is none.
+        num_cells: of the comparison.
+        ray_address: of the cluster that will train them; None: no cluster of Ray.
+        on_slurm: whether every cell will be a job of its own.
+
+    Raises:
+        ValueError: no cluster of Ray at the address.
+    """
+    if on_slurm:
+        return local_launcher(device, 1), num_cells
+    if ray_address is None:
+        launcher = local_launcher(device, jobs)
+        return launcher, launcher.jobs
+    at_once = min(num_cells, RayLauncher(ray_address, device, jobs).cells_at_once())
+    return local_launcher(device, at_once if ray_address == HERE else 1), at_once
 
 
 def make_estimate(plan: Plan, out: Path, costs: Costs, workers: int) -> Estimate:

@@ -21,7 +21,7 @@ from lesion_det.cell_job import TrainCell, train_cell
 from lesion_det.det_config import DetConfig
 from lesion_det.grid_progress import GridProgress
 from lesion_det.launch import CellProcess, Ending, Stopped, Task, last_line
-from ubr_pretrain.ray_session import ray_session, require_ray
+from ubr_pretrain.ray_session import HERE, ray_session, require_ray
 
 FLAG = "--ray"
 
@@ -70,6 +70,22 @@ def cell_share(device: str, jobs: int | None, machines: Sequence[Mapping[str, fl
     return Share(min(share.cpus for share in shares), min(share.gpus for share in shares))
 
 
+def cells_that_fit(share: Share, machines: Sequence[Mapping[str, float]]) -> int:
+    """Return how many cells run at the same time, at least one: machines may still come.
+
+    Args:
+        share: of every cell.
+        machines: their resources as Ray counts them.
+    """
+    fit = 0
+    for machine in machines:
+        cells = int(machine.get("CPU", 0)) // share.cpus
+        if share.gpus:
+            cells = min(cells, int(machine.get("GPU", 0) / share.gpus))
+        fit += cells
+    return max(1, fit)
+
+
 class RayLauncher:
     """Trains on the machines of a cluster.
 
@@ -80,7 +96,8 @@ class RayLauncher:
         train: a function of a module, which every machine can import.
 
     Raises:
-        ValueError: Ray is not installed, or the device is a numbered GPU.
+        ValueError: Ray is not installed, nothing answers at the address, or the device is a GPU
+            with a number or one that no machine there has.
     """
 
     def __init__(
@@ -90,6 +107,18 @@ class RayLauncher:
         if device.startswith("cuda:"):
             raise ValueError(f"{FLAG}: device {device}: every cell is dealt its GPU; say cuda")
         self._address, self._device, self._jobs, self._train = address, device, jobs, train
+        if address != HERE:  # what is not there is said before hours of decoding
+            self.cells_at_once()
+
+    def cells_at_once(self) -> int:
+        """Ask the cluster how many cells it trains at the same time.
+
+        Raises:
+            ValueError: no cluster, or no GPU there.
+        """
+        with ray_session(self._address, FLAG):
+            machines = _machines()
+            return cells_that_fit(cell_share(self._device, self._jobs, machines), machines)
 
     def __call__(
         self, tasks: Sequence[Task], say: Callable[[str], None]
@@ -106,8 +135,7 @@ class RayLauncher:
         with ray_session(self._address, FLAG), GridProgress(tasks, say) as progress:
             import ray
 
-            nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            machines = [node["Resources"] for node in nodes if node["Alive"]]
+            machines = _machines()
             share = cell_share(self._device, self._jobs, machines)
             say(
                 f"Ray: {len(machines)} machine{'' if len(machines) == 1 else 's'}; a cell holds "
@@ -140,6 +168,14 @@ class RayLauncher:
                     running = {ref: task for ref, task in running.items() if ref not in ended}
         if stop.signal:
             raise Stopped("stopped", stop.exit_code)
+
+
+def _machines() -> list[Mapping[str, float]]:
+    """Return the resources of every machine of the cluster that this process is a driver of."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 @dataclass(frozen=True)

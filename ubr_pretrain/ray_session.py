@@ -50,12 +50,13 @@ def ray_session(address: str, flag: str) -> Iterator[None]:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     require_ray(flag)
+    require_address(address, flag)
     import ray
 
     here = address == HERE
     try:
         if address not in (HERE, "auto"):
-            _require_answer(address)
+            _knock(address)
         ray.init(
             address=address,
             include_dashboard=False if here else None,
@@ -70,14 +71,32 @@ def ray_session(address: str, flag: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
+def require_address(address: str, flag: str) -> None:
+    """Refuse what no cluster can have as its address; nobody is asked.
+
+    Args:
+        address: see ``ray_session``.
+        flag: that gave it, for the message.
+
+    Raises:
+        ValueError: neither ``HERE``, "auto" nor HOST:PORT.
+    """
+    host, _, port = address.rpartition(":")
+    is_known = address in (HERE, "auto")
+    if not is_known and (not host or "/" in host or not _is_port(port)):
+        known = "expected local, auto or HOST:PORT of a machine of the cluster"
+        raise ValueError(f"{flag} {address}: {known}")
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65_536
+
+
+def _knock(address: str) -> None:
     """Knock at ``HOST:PORT``.
 
     Raises:
         OSError: nothing answers.
-        ValueError: not such an address.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
-        raise ValueError("expected local, auto or HOST:PORT of a machine of the cluster")
     socket.create_connection((host, int(port)), timeout=ANSWER_S).close()

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from lesion_det.compare_inits import compare
+from lesion_det.estimate import choose_trial
 from lesion_det.launch import LocalLauncher
 from lesion_det.plan import Question
-from lesion_det.ray_cluster import RayLauncher, Share, cell_share
+from lesion_det.ray_cluster import RayLauncher, Share, cell_share, cells_that_fit
 from tests.lesion_det.toy_cells import WAYS, count_to_ten, end_somehow, tell_surroundings, toy_task
 from tests.lesion_det.toy_comparison import pretend_training
 from tests.lesion_det.toy_grid import quiet
@@ -162,6 +163,26 @@ def test_share_of_a_cell_fits_every_machine() -> None:
         cell_share("cuda", None, [plain])
 
 
+def test_no_more_cells_are_planned_than_the_cluster_has_cores_and_gpus_for(cluster) -> None:
+    small, large, lead = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 0.0}
+    assert cells_that_fit(Share(4, 1.0), [small, large, lead]) == 2 + 4
+    assert cells_that_fit(Share(2, 0.5), [small, large]) == 4 + 8
+    assert cells_that_fit(Share(3, 0.0), [small, lead]) == 2
+    assert cells_that_fit(Share(1, 0.0), [lead]) == 1
+    asked = RayLauncher(cluster.address, "cpu", jobs=100).cells_at_once()
+    assert asked == len(cluster.worker_nodes)  # of one core each
+
+
+def test_a_dry_run_plans_with_the_cells_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RayLauncher, "cells_at_once", lambda launcher: 3)
+    launcher, workers = choose_trial("cpu", 100, 20, "local", on_slurm=False)
+    assert (launcher.jobs, workers) == (3, 3)
+    launcher, workers = choose_trial("cpu", 100, 2, "local", on_slurm=False)
+    assert (launcher.jobs, workers) == (2, 2)
+    launcher, workers = choose_trial("cpu", None, 20, None, on_slurm=True)
+    assert (launcher.jobs, workers) == (1, 20)
+
+
 def test_numbered_gpu_is_refused() -> None:
     with pytest.raises(ValueError, match="--ray: device cuda:1: every cell is dealt its GPU"):
         RayLauncher("local", "cuda:1")
@@ -177,6 +198,8 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPat
     ("address", "words"),
     [("nonsense", "expected local, auto or HOST:PORT"), ("127.0.0.1:1", "Connection refused")],
 )
-def test_where_no_cluster_answers_one_line_says_so(address: str, words: str) -> None:
+def test_where_no_cluster_answers_one_line_says_so_before_there_is_a_cell(
+    address: str, words: str
+) -> None:
     with pytest.raises(ValueError, match=f"--ray {address}: .*{words}"):
-        list(RayLauncher(address, "cpu")([], quiet))
+        RayLauncher(address, "cpu")
