@@ -9,8 +9,9 @@ row a volume, refused ones with their reason), ``scores/part-00000.parquet`` and
 slice), ``images/`` (one row a single slice), and ``gathered.json`` (weights, settings, counts); for
 csv and json the tables of a single run. The parts of a folder are one table to pyarrow.dataset,
 pandas and DuckDB. Nothing is written before all N shards are there and complete, scored with the
-same weights and settings from the same archive, and before no series lies in two places. Running it
-again replaces the tables.
+same weights and settings from the same archive. A series that lies in two units is one row, with a
+note, where both are equal; others are named, and nothing is written. Running it again replaces the
+tables.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     from ubr_pretrain.gathered_scores import gather
+    from ubr_pretrain.score_lines import count_words
 
     try:
-        counts = gather(a.out, a.format)
+        tally = gather(a.out, a.format)
     except ValueError as error:
         refuse(parser.prog, str(error))
-    told = ", ".join(f"{count} {what}" for what, count in counts.items())
-    print(f"{told}; see {a.out}")
+    left = {"copies in other units": tally.copies, "no longer in the archive": tally.gone}
+    over = ", ".join(f"{count} {what}" for what, count in left.items() if count)
+    passed = f" ({over} left out)" if over else ""
+    print(f"{count_words(tally.scored, tally.refused)}{passed}; see {a.out}")
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import config_differences
@@ -20,6 +22,36 @@ from ubr_pretrain.shards import Shard, read_complete
 GATHERED = "gathered.json"
 
 
+ALSO = "also found in another unit"
+"""Note of a series of which there is an equal copy."""
+
+Line = tuple[Path, str]
+"""Of a journal: the folder of its shard, and its name."""
+
+
+@dataclass
+class Tally:
+    """What is in the tables, and what was left out.
+
+    Attributes:
+        scored: how many, by kind.
+        refused: likewise.
+        copies: equal to what another unit holds.
+        gone: recorded, but not in the archive any more.
+    """
+
+    scored: Counter[Kind] = field(default_factory=Counter)
+    refused: Counter[Kind] = field(default_factory=Counter)
+    copies: int = 0
+    gone: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows there are, of them refused ones, and what was left out."""
+        rows = {kind: self.scored[kind] + self.refused[kind] for kind in ("volumes", "images")}
+        left = {"copies": self.copies, "gone": self.gone}
+        return {**rows, "refused": self.refused.total(), **left}
+
+
 @dataclass(frozen=True)
 class GatheredScores:
     """All shards of an archive, known to be complete and to fit together.
@@ -28,37 +60,47 @@ class GatheredScores:
         out: folder of the shards, and of the tables.
         header: with which weights and settings all were scored.
         shards: in order.
-        renamed: new name by folder and name, of what two shards call alike.
+        renamed: new names of what two shards call alike.
+        copied: of what another unit has an equal copy.
+        left_out: those copies, and what is not in the archive any more.
+        tally: what is in the tables.
     """
 
     out: Path
     header: Mapping[str, Any]
     shards: Sequence[Path]
-    renamed: Mapping[tuple[Path, str], str] = field(default_factory=dict)
+    renamed: dict[Line, str] = field(default_factory=dict)
+    copied: set[Line] = field(default_factory=set)
+    left_out: set[Line] = field(default_factory=set)
+    tally: Tally = field(default_factory=Tally)
 
     def records(self, kind: Kind) -> Iterator[dict[str, Any]]:
         """Yield every record of a kind, shard by shard."""
-        own = "volume" if kind == "volumes" else "image"
         for folder in self.shards:
             with _read_shard(folder) as archive:
-                for record in archive.records(kind):
-                    new = self.renamed.get((folder, record[own]))
-                    yield record if new is None else under_name(record, new)
+                for line in archive.lines():
+                    key = (folder, line["name"])
+                    if line["kind"] != kind or key in self.left_out:
+                        continue
+                    record = line["record"]
+                    if key in self.copied:
+                        record = _with_note(record)
+                    yield under_name(record, self.renamed[key]) if key in self.renamed else record
 
 
-def gather(out: Path, formats: Sequence[Format]) -> dict[str, int]:
+def gather(out: Path, formats: Sequence[Format]) -> Tally:
     """Write the tables of all shards below ``out``; return how much is in them.
 
     Raises:
         ValueError: a shard is missing, being written, incomplete, of other weights or settings, of
-            another archive, or holds a series that another place holds, too.
+            another archive, or holds a series that another unit holds, too, and not equal.
     """
-    folders = _all_shards(out)
-    gathered, counts = _fitting(out, folders)
+    gathered = _fitting(out, _all_shards(out))
     write_tables(gathered, formats, in_parts=True)
+    counts = {"shards": len(gathered.shards), **gathered.tally.counts()}
     with write_atomically(out / GATHERED, "w") as file:
         file.write(to_json({**gathered.header, **counts}, indent=1) + "\n")
-    return counts
+    return gathered.tally
 
 
 def _all_shards(out: Path) -> list[Path]:
@@ -107,46 +149,100 @@ def _read_shard(folder: Path) -> Iterator[ScoreArchive]:
         yield ScoreArchive(folder, journal, header)
 
 
-def _fitting(out: Path, folders: Sequence[Path]) -> tuple[GatheredScores, dict[str, int]]:
-    """Look at every line of every shard; return them as one, and how many there are."""
-    header: dict[str, Any] = {}
+class _Place(NamedTuple):
+    """Where a series was met first.
+
+    Attributes:
+        key: its line.
+        unit: hash of its unit.
+        scores: digest of its record.
+        where: its path, where that is recorded.
+    """
+
+    key: Line
+    unit: str
+    scores: bytes
+    where: str | None
+
+    def is_copied_by(self, other: Self) -> bool:
+        """Whether another unit holds the same, as far as the scores tell."""
+        return self.unit != other.unit and self.scores == other.scores
+
+
+def _fitting(out: Path, folders: Sequence[Path]) -> GatheredScores:
+    """Look at every line of every shard; return them as one."""
+    gathered = GatheredScores(out, {}, folders)
     archive_sha256 = ""
-    series: dict[str, tuple[str, str]] = {}
+    series: dict[str, _Place] = {}
+    unequal: dict[Line, list[str | None]] = {}
     names: set[str] = set()
-    renamed: dict[tuple[Path, str], str] = {}
-    counts = {"shards": len(folders), "volumes": 0, "images": 0, "refused": 0}
     for folder in folders:
-        shard = Shard.of_folder(folder)
         with _read_shard(folder) as archive:
             own = {key: value for key, value in archive.header.items() if key != "shard"}
-            header = header or own
-            if changes := config_differences(header, own):
+            gathered = replace(gathered, header=gathered.header or own)
+            if changes := config_differences(gathered.header, own):
                 raise ValueError(
                     f"{folder}: scored with other weights or settings ({'; '.join(changes[:3])})"
                 )
-            seen = (read_complete(folder) or {}).get("archive_sha256", "")
+            state = read_complete(folder) or {}
+            seen = state.get("archive_sha256", "")
             if seen != (archive_sha256 := archive_sha256 or seen):
                 raise ValueError(
                     f"{folder}: saw other files in the archive than {folders[0].name}; run both "
                     "again with the same paths: they go on where they are"
                 )
+            gone = frozenset(state.get("gone", ()))
             for line in archive.lines():
-                counts[line["kind"]] += 1
-                counts["refused"] += "code" in line["record"]
-                here = (str(shard), line.get("unit", ""))
-                if "series" in line and (other := series.setdefault(line["series"], here)) != here:
-                    raise ValueError(_spread(line, here, other))
+                key = (folder, line["name"])
+                if line["name"] in gone:
+                    gathered.left_out.add(key)
+                    gathered.tally.gone += 1
+                    continue
+                if "series" in line:
+                    here = _place(key, line)
+                    first = series.setdefault(line["series"], here)
+                    if first.is_copied_by(here):
+                        gathered.copied.add(first.key)
+                        gathered.left_out.add(key)
+                        gathered.tally.copies += 1
+                        continue
+                    if first.unit != here.unit:
+                        unequal.setdefault(first.key, [first.where]).append(here.where)
+                bad = "code" in line["record"]
+                (gathered.tally.refused if bad else gathered.tally.scored)[line["kind"]] += 1
                 name = line["name"]
                 if name.casefold() in names:
-                    name = renamed[folder, line["name"]] = f"{name}-{line['place']}"
+                    name = gathered.renamed[key] = f"{name}-{line['place']}"
                 names.add(name.casefold())
-    return GatheredScores(out, header, folders, renamed), counts
+    if unequal:
+        raise ValueError(_unequal(out, unequal))
+    return gathered
 
 
-def _spread(line: Mapping[str, Any], here: tuple[str, str], other: tuple[str, str]) -> str:
-    where = " and ".join(f"unit {unit} of shard {shard}" for shard, unit in (other, here))
-    path = f" ({line['record']['path']})" if "path" in line["record"] else ""
+def _place(key: Line, line: Mapping[str, Any]) -> _Place:
+    record = under_name(line["record"], "")  # a copy in the same shard has another name
+    scores = {name: value for name, value in record.items() if name not in ("path", "notes")}
+    digest = hashlib.sha256(to_json(scores).encode()).digest()
+    return _Place(key, line.get("unit", ""), digest, record.get("path"))
+
+
+def _with_note(record: dict[str, Any]) -> dict[str, Any]:
+    if "code" in record:
+        return {**record, "cause": f"{record['cause']}; {ALSO}"}
+    return {**record, "notes": [*record["notes"], ALSO]}
+
+
+def _unequal(out: Path, places: Mapping[Line, Sequence[str | None]]) -> str:
+    """Say which series lie in several units, and how to find them."""
+    some = []
+    for (folder, name), where in list(places.items())[:5]:
+        paths = " and ".join(path for path in where if path is not None)
+        some.append(f"{name} of {folder.name}{f' ({paths})' if paths else ''}")
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    are = "1 series lies" if len(places) == 1 else f"{len(places)} series lie"
+    known = any(path is not None for where in places.values() for path in where)
+    find = "" if known else "; run score_volumes.py with --with-paths to see where (another --out)"
     return (
-        f"series {line['series']}: lies in {where}{path}, recorded as {line['name']}; a shard saw "
-        "a part of it: bring its files below one folder, or score that folder without --shard"
+        f"{out}: {are} in two units and not equal there: {', '.join(some)}{more}; bring the files "
+        f"of each below one folder, or remove one of them{find}"
     )

@@ -69,12 +69,13 @@ class ScoreArchive:
             content: of its files.
             taken: names that other entries of this run have been given.
         """
-        for candidate in (name, f"{name}-{place[:8]}"):
+        *candidates, last = possible_names(name, place)
+        for candidate in candidates:
             line = self._lines.get(candidate)
             known = line is None or place == line[1] or content == line[2]
             if known and candidate not in taken:
                 return candidate
-        return f"{name}-{place}"
+        return last
 
     def holds(self, name: str, content: str) -> bool:
         """Whether the scores of this content are recorded; what was refused is tried again."""
@@ -126,6 +127,11 @@ class ScoreArchive:
         return frozenset((name, content) for name, (*_, content, bad) in lines if not bad)
 
     @property
+    def names(self) -> frozenset[str]:
+        """Of everything that is recorded."""
+        return frozenset(self._lines)
+
+    @property
     def num_refused(self) -> int:
         """How many recorded entries were refused."""
         return sum(refused for *_, refused in self._lines.values())
@@ -147,6 +153,16 @@ class ScoreArchive:
     def _read(self, at: int) -> dict[str, Any]:
         self._journal.seek(at)
         return json.loads(self._journal.readline())
+
+
+def possible_names(name: str, place: str) -> tuple[str, str, str]:
+    """Return what an entry may be recorded as: its own name, or one that tells it apart.
+
+    Args:
+        name: that the entry was found by.
+        place: where it lies.
+    """
+    return name, f"{name}-{place[:8]}", f"{name}-{place}"
 
 
 def under_name(record: Mapping[str, Any], name: str) -> dict[str, Any]:

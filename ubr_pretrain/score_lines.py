@@ -28,7 +28,26 @@ IMAGE_HEADING = f"{'image':<32} {'score':>8} {'+-':>6}  {'coordinate':>10} {'+-'
 SECONDS_BETWEEN_LINES = 30.0
 """Where no terminal shows a bar."""
 
+KINDS = (("volumes", "volumes"), ("images", "slices"))
+"""Of records, and what one of them is called."""
+
 Item = TypeVar("Item")
+
+
+def count_words(scored: Mapping[Any, int], refused: Mapping[Any, int]) -> str:
+    """Return how many volumes and slices were scored, and how many of either were refused.
+
+    Args:
+        scored: by kind.
+        refused: likewise.
+    """
+    total = {kind: scored.get(kind, 0) + refused.get(kind, 0) for kind, _ in KINDS}
+    told = [
+        f"{scored.get(kind, 0)} {word}"
+        for kind, word in KINDS
+        if total[kind] or (kind == "volumes" and not any(total.values()))
+    ]
+    return f"{' and '.join(told)} scored, {sum(refused.values())} refused"
 
 
 def volume_line(record: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--window-hu", nargs=2, type=float, help="of 8-bit pictures: HU of grey 0 and 255")
     add("--pixel-mm", type=float, help="of pictures: side of a pixel, where no file states it")
     add("--with-paths", action="store_true", help="write the paths of the files into the results")
-    add("--stride-mm", type=float, help="read one slice per so many mm, interpolate the rest")
+    add("--stride-mm", type=float, help="read a slice per so many mm (to 50), interpolate the rest")
     add("--shard", type=str, help="I/N: score the I-th of N parts, from 1/N to N/N")
     add("--engine", choices=("local", "ray"), default="local", help="here, or on a Ray cluster")
     add("--ray-address", type=str, help="of the cluster; auto: the one this machine belongs to")
@@ -81,11 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ubr_pretrain.ct import Window
     from ubr_pretrain.images import SOFT_TISSUE
     from ubr_pretrain.ray_session import HERE
-    from ubr_pretrain.reading_rules import ReadingRules
+    from ubr_pretrain.reading_rules import ReadingRules, spacing_fault
     from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules
     from ubr_pretrain.scoring_run import score_scans
     from ubr_pretrain.shards import Shard
 
+    if a.pixel_mm is not None and (fault := spacing_fault((a.pixel_mm,))):
+        refuse(parser.prog, f"--pixel-mm: {fault}")
     try:
         window = SOFT_TISSUE
         if a.window_hu is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ubr_pretrain.scans import ImageEntry, Scans, content_of, hash_of, place_of
-from ubr_pretrain.score_archive import Kind, ScoreArchive
+from ubr_pretrain.score_archive import Kind, ScoreArchive, possible_names
 from ubr_pretrain.shards import Unit
 from ubr_pretrain.volumes import VolumeEntry
 
@@ -116,7 +116,10 @@ def plan_scans(scans: Scans, archive: ScoreArchive, is_done: Recorded) -> Plan:
 
 
 def plan_unit(unit: Unit, is_done: Recorded) -> Plan:
-    """Plan a unit of an archive in shards; names are given by the unit."""
+    """Plan a unit of an archive in shards; names are given by the unit.
+
+    What the journal has told apart from a namesake of another unit keeps the name it has there.
+    """
     own = hash_of(unit.name)
 
     def task_of(entry: VolumeEntry | ImageEntry) -> ScoringTask:
@@ -124,7 +127,10 @@ def plan_unit(unit: Unit, is_done: Recorded) -> Plan:
         if entry.series_uid is not None:
             phase = entry.phase if isinstance(entry, VolumeEntry) else None
             origin["series"] = hash_of(f"{entry.series_uid} {phase or 1}")
-        return ScoringTask(entry, entry.name, unit.place_of(entry), content_of(entry), origin)
+        place, content = unit.place_of(entry), content_of(entry)
+        name, *apart = possible_names(entry.name, place)
+        name = next((other for other in apart if (other, content) in is_done.held), name)
+        return ScoringTask(entry, name, place, content, origin)
 
     return _plan(unit.scans(), task_of, is_done)
 

@@ -24,6 +24,7 @@ from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, open_archive
 from ubr_pretrain.score_lines import (
     IMAGE_HEADING,
     VOLUME_HEADING,
+    count_words,
     image_line,
     in_progress,
     volume_details,
@@ -51,6 +52,7 @@ class _Recorder:
         scored: how many, by kind.
         refused: how many, by kind.
         skipped: files that are no scans, by reason.
+        taken: names of everything that this run has come across.
     """
 
     archive: ScoreArchive
@@ -58,14 +60,14 @@ class _Recorder:
     scored: Counter[Kind] = field(default_factory=Counter)
     refused: Counter[Kind] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    _taken: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)
     _heading: str = ""
 
     def note(self, held: Sequence[str], skipped: Mapping[str, int]) -> None:
         """Show what is recorded already, and count what a search passed over."""
         self.skipped.update(skipped)
         for name in held:
-            self._taken.add(name)
+            self.taken.add(name)
             self._show(self.archive.record(name))
 
     def take(self, scored: Scored) -> None:
@@ -76,10 +78,10 @@ class _Recorder:
             self.skipped["coloured pictures"] += 1
             return
         line, record = dict(scored.line), scored.record
-        name = self.archive.name_for(line["name"], line["place"], line["content"], self._taken)
+        name = self.archive.name_for(line["name"], line["place"], line["content"], self.taken)
         if name != line["name"]:  # two units of a shard hold one series: both stay, to be seen
             record = under_name(record, name)
-        self._taken.add(name)
+        self.taken.add(name)
         self.archive.add(**{**line, "name": name, "record": record})
         self._show(record)
 
@@ -98,16 +100,9 @@ class _Recorder:
 
     def summary(self) -> str:
         """Say what was scored, refused and passed over."""
-        names: tuple[tuple[Kind, str], ...] = (("volumes", "volumes"), ("images", "slices"))
-        total = self.scored + self.refused
-        told = [
-            f"{self.scored[kind]} {word}"
-            for kind, word in names
-            if total[kind] or (kind == "volumes" and not total)
-        ]
         over = ", ".join(f"{count} {why}" for why, count in self.skipped.items() if count)
         passed = f" ({over} passed over)" if over else ""
-        return f"{' and '.join(told)} scored, {self.refused.total()} refused{passed}"
+        return f"{count_words(self.scored, self.refused)}{passed}"
 
 
 def score_scans(
@@ -176,7 +171,7 @@ def score_scans(
             job = RayJob(choice, identity, rules, done.out)
             coming = _score_on_ray(job, work, done, recorder, stop)
         else:
-            coming = _score_here(ScoringRun(scorer, rules, out), work, done, recorder)
+            coming = _score_here(ScoringRun(scorer, rules, out), work, done, recorder, stop)
         with closing(coming):
             for scored in coming:
                 recorder.take(scored)
@@ -185,7 +180,8 @@ def score_scans(
         if shard is None:
             write_tables(archive, formats)
         elif stop.signal is None:
-            mark_complete(out, out / JOURNAL, names_sha256(units))
+            gone = archive.names - recorder.taken
+            mark_complete(out, out / JOURNAL, names_sha256(units), gone)
     print(recorder.summary(), f"see {out}", sep="; ")
     if stop.signal is not None:
         print("stopped early: the same command goes on from here", file=sys.stderr)
@@ -194,14 +190,21 @@ def score_scans(
 
 
 def _score_here(
-    run: ScoringRun, work: Plan | Sequence[Unit], done: Recorded, recorder: _Recorder
+    run: ScoringRun,
+    work: Plan | Sequence[Unit],
+    done: Recorded,
+    recorder: _Recorder,
+    stop: StopRequest,
 ) -> Generator[Scored, None, None]:
     # a few volumes may be the rest of many: those at which the run before this one crashed
     is_rest = not isinstance(work, Plan) or len(recorder.archive) > 0
     for plan in [work] if isinstance(work, Plan) else plans_of_units(work, done):
         recorder.note(plan.held, plan.skipped)
         for tasks, what in ((plan.volumes, "volumes"), (plan.images, "slices")):
-            yield from in_progress(score_here(run, tasks, guarded=is_rest), len(tasks), what)
+            coming = score_here(run, tasks, guarded=is_rest, stop=stop)
+            yield from in_progress(coming, len(tasks), what)
+        if stop.signal is not None:
+            return
 
 
 def _score_on_ray(

@@ -7,8 +7,8 @@ given paths; it opens nothing else, and need not know of the others.
 
 What is found in a unit is named without knowing the other units: a DICOM series by its UID, a unit
 that is one file by its stem, anything else with a hash of its place, counted from the given path:
-the archive may be mounted elsewhere. A series whose slices lie in two units is recorded in both,
-with the place of each; ``gather_scores`` refuses it.
+the archive may be mounted elsewhere. A series that lies in two units is recorded for both, with
+the place of each; ``gather_scores`` makes one row of equal copies and refuses what is not equal.
 """
 
 from __future__ import annotations
@@ -228,15 +228,17 @@ def names_sha256(units: Iterable[Unit]) -> str:
     return digest.hexdigest()
 
 
-def mark_complete(folder: Path, journal: Path, archive_sha256: str) -> None:
+def mark_complete(folder: Path, journal: Path, archive_sha256: str, gone: Iterable[str]) -> None:
     """Note that everything of a shard is recorded.
 
     Args:
         folder: of the shard.
         journal: of the shard; nothing may be added to it later.
         archive_sha256: of the names of all units, those of other shards included.
+        gone: names of what is recorded from before and lies in no unit any more.
     """
-    state = {"archive_sha256": archive_sha256, "journal_bytes": journal.stat().st_size}
+    size = journal.stat().st_size
+    state = {"archive_sha256": archive_sha256, "journal_bytes": size, "gone": sorted(gone)}
     with write_atomically(folder / COMPLETE, "w") as file:
         file.write(to_json(state) + "\n")
 

@@ -72,6 +72,11 @@ def test_flags_that_do_nothing_together_are_refused(tmp_path, capsys) -> None:
         (["--ray-address", "auto"], "goes with --engine ray"),
         (["--engine", "ray", "--device", "cuda:1"], "--device cuda:1: workers on Ray are dealt"),
         (["--stride-mm", "-1"], "stride_mm"),
+        (["--pixel-mm", "0"], "--pixel-mm: spacing 0 mm: every value must be > 0 and <= 50"),
+        (["--pixel-mm", "-0.7"], "--pixel-mm: spacing -0.7 mm"),
+        (["--pixel-mm", "nan"], "--pixel-mm nan: expected a number"),
+        (["--pixel-mm", ".inf"], "--pixel-mm: spacing inf mm"),
+        (["--stride-mm", "50.5"], "less than or equal to 50 (got 50.5)"),
         (["--stride-mm", "9", "--pages"], "a page shows every slice"),
         (["--threads", "0"], "at least 1"),
     ):
@@ -205,7 +210,7 @@ def test_S08_equal_stems_below_folders_have_names_that_survive_a_move(tmp_path, 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("num_slices", [4, 1])
-def test_a_series_over_two_units_is_refused(
+def test_parts_of_a_series_in_two_units_are_refused(
     tmp_path, checkpoint, capsys, count, num_slices
 ) -> None:
     """Each shard sees a part of it and scores that: the tables would hold two wrong volumes."""
@@ -219,9 +224,90 @@ def test_a_series_over_two_units_is_refused(
             score(checkpoint, tmp_path / "archive", "--out", out, "--shard", f"{number}/{count}")
     capsys.readouterr()
     line = refused_line(gather_scores.main, capsys, [str(out)])
-    assert line.count(" of shard ") == 2
-    assert "lies in unit" in line
+    assert "1 series lies in two units and not equal there: series-" in line
+    assert "run score_volumes.py with --with-paths to see where" in line
+    assert "a part" not in line  # nobody knows that
     assert not (out / "volumes").exists()
+
+
+def test_all_unequal_series_are_told_with_both_their_paths(tmp_path, checkpoint, capsys) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    for number in range(7):
+        for unit, seed in (("a", 1), ("b", 2)):
+            hu = scan((3, 40, 40), seed=seed)
+            one = {"SeriesInstanceUID": f"1.2.{number}"}
+            write_series(archive / f"{unit}{number}", hu, (5.0, 8.0, 8.0), **one)
+    score(checkpoint, archive, "--out", out, "--shard", "1/1", "--with-paths")
+    capsys.readouterr()
+    line = refused_line(gather_scores.main, capsys, [str(out)])
+    assert "7 series lie in two units" in line
+    assert "and 2 more; bring" in line
+    assert "--with-paths" not in line
+    assert line.count(f"{archive}/a") == line.count(f"{archive}/b") == 5
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2])
+def test_equal_copies_of_a_series_are_one_row_with_a_note(
+    tmp_path, checkpoint, capsys, count, copy
+) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    write_series(archive / "a", scan((9, 40, 40)), (5.0, 8.0, 8.0))
+    for unit in "bcd":
+        shutil.copytree(archive / "a", archive / unit, copy_function=copy)
+    shards = [f"{number}/{count}" for number in range(1, count + 1)]
+    for again in range(2):
+        for shard in shards:
+            score(checkpoint, archive, "--out", out, "--shard", shard)
+        capsys.readouterr()
+        assert gather(out, "--format", "parquet", "json") == 0, again
+        told = f"1 volumes scored, 0 refused (3 copies in other units left out); see {out}\n"
+        assert capsys.readouterr().out == told
+        (row,) = pd.read_parquet(out / "volumes").to_dict("records")
+        assert row["notes"].endswith("also found in another unit")
+        assert len(pd.read_parquet(out / "scores")) == 9
+        whole = json.loads((out / "scores.json").read_text())
+        Draft202012Validator(json.loads(SCHEMA.read_text())).validate(whole)
+
+
+def test_equal_copies_that_are_refused_are_one_row(tmp_path, checkpoint) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    write_series(archive / "a", scan((9, 40, 40)), (5.0, 8.0, 8.0), PixelSpacing=[0.0, 0.0])
+    shutil.copytree(archive / "a", archive / "b")
+    assert score(checkpoint, archive, "--out", out, "--shard", "1/1") == 1
+    assert gather(out, "--format", "parquet", "json") == 0
+    (row,) = pd.read_parquet(out / "volumes").to_dict("records")
+    assert row["cause"].endswith("; also found in another unit")
+    whole = json.loads((out / "scores.json").read_text())
+    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(whole)
+
+
+def test_what_is_gone_or_renamed_since_it_was_scored_has_no_second_row(
+    tmp_path, checkpoint, capsys
+) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    for place in ("in/x.nii", "old.nii", "gone.nii"):
+        (archive / place).parent.mkdir(parents=True, exist_ok=True)
+        nii((archive / place).parent, (archive / place).name)
+    write_series(archive / "before", scan((9, 40, 40)), (5.0, 8.0, 8.0))
+    assert score(checkpoint, archive, "--out", out, "--shard", "1/1") == 0
+    (archive / "old.nii").rename(archive / "new.nii")
+    (archive / "gone.nii").unlink()
+    (archive / "in" / "x.nii").rename(archive / "in" / "y.nii")
+    (archive / "before").rename(archive / "after")
+    assert score(checkpoint, archive, "--out", out, "--shard", "1/1") == 0
+    capsys.readouterr()
+    assert gather(out) == 0
+    told = "3 volumes scored, 0 refused (3 no longer in the archive left out)"
+    assert told in capsys.readouterr().out
+    rows = pd.read_parquet(out / "volumes")["volume"]
+    assert sorted(name.partition("-")[0] for name in rows) == ["new", "series", "y"]
+    assert json.loads((out / "gathered.json").read_text())["gone"] == 3
+    (archive / "new.nii").rename(archive / "old.nii")  # what was scored counts again
+    assert score(checkpoint, archive, "--out", out, "--shard", "1/1") == 0
+    assert gather(out) == 0
+    rows = pd.read_parquet(out / "volumes")["volume"]
+    assert sorted(name.partition("-")[0] for name in rows) == ["old", "series", "y"]
 
 
 def test_equal_names_of_two_shards_are_told_apart_with_their_subjects(tmp_path, checkpoint) -> None:
