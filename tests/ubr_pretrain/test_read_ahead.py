@@ -4,6 +4,8 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from tests.ubr_pretrain.test_guard import FaultyEntry
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.read_ahead import WORTH_A_CHILD, read_ahead
 from ubr_pretrain.runtime import stop_on_signals
+from ubr_pretrain.scan_scoring import ScoringRules, ScoringRun, score_here
+from ubr_pretrain.scoring_plan import ScoringTask
 from ubr_pretrain.volumes import find_volumes
 
 
@@ -64,3 +68,18 @@ def test_a_signal_ends_the_wait_for_a_decoder_that_hangs(tmp_path: Path) -> None
         assert time.monotonic() - began_s < 1 + 5
         told.join()
     assert stop.exit_code == 143
+
+
+def test_a_signal_ends_the_scoring_of_an_archive_whose_decoder_hangs(tmp_path: Path) -> None:
+    entry = FaultyEntry(tmp_path / "stalled.nii", "hang", "nobody")
+    tasks = [ScoringTask(entry, "stalled", "place", "content")]
+    run = cast(
+        ScoringRun, SimpleNamespace(scorer=SimpleNamespace(watch=None), rules=ScoringRules())
+    )
+    with stop_on_signals() as stop:
+        told = threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM])
+        told.start()
+        began_s = time.monotonic()
+        assert list(score_here(run, tasks, guarded=True, stop=stop)) == []
+        assert time.monotonic() - began_s < 0.5 + 5
+        told.join()
