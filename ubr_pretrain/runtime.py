@@ -36,11 +36,21 @@ class RankLost(RuntimeError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its peers: one process, or those that torchrun started."""
+    """This process among its peers: one process, or those that torchrun started.
+
+    Attributes:
+        rank: of this process among all.
+        world_size: how many there are.
+        device: that this one computes on.
+        local_rank: of this process among those of its machine.
+        num_local: how many its machine has.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    local_rank: int = 0
+    num_local: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -124,6 +134,7 @@ def start_ranks(device: str = "auto") -> Iterator[Ranks]:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device}: no CUDA device is available")
@@ -138,7 +149,7 @@ def start_ranks(device: str = "auto") -> Iterator[Ranks]:
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=RANK_TIMEOUT_S))
     try:
-        yield Ranks(dist.get_rank(), world_size, chosen)
+        yield Ranks(dist.get_rank(), world_size, chosen, local_rank, num_local)
     except RankLost:
         raise  # taking leave would wait for the one that is gone
     except BaseException:

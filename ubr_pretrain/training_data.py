@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -134,11 +133,15 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
         min_slices=config.m,
         say=say,
         progress=ranks.is_first,
-        threads=max(1, THREADS // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        threads=max(1, THREADS // ranks.num_local),
     )
     if ranks.world_size > 1:  # read what the others stored, but not again what they refused
         known = {r.name: r for part in ranks.gather_objects(refused) for r in part}
         rest = [entry for entry in entries if entry.name not in known]
+        if ranks.num_local < ranks.world_size:  # a store on a disk of this machine's own is whole
+            if ranks.local_rank == 0:
+                build_slice_store(where, rest, finer, min_slices=config.m, say=say)
+            ranks.wait()
         volumes, more = build_slice_store(where, rest, finer, min_slices=config.m, hashed=False)
         known |= {refusal.name: refusal for refusal in more}
         refused = [known[entry.name] for entry in entries if entry.name in known]

@@ -283,3 +283,29 @@ def test_a_second_stage_starts_from_the_weights_of_the_first(cohort, straight, t
     assert after.provenance.config["first_stage"]["data_sha256"] == before.provenance.data_sha256
     with pytest.raises(ValueError, match=r"its width is 0\.1, not 0\.2"):
         train(tiny_config(cohort, start=first, width=0.2), tmp_path / "other")
+
+
+class OnItsOwnMachine(Ranks):
+    """The second of two ranks, on a machine of its own; the first says nothing."""
+
+    def gather_objects(self, value):
+        return [[], value]
+
+    def wait(self):
+        pass
+
+
+def test_a_machine_with_a_store_of_its_own_checks_what_others_checked_elsewhere(
+    cohort, tmp_path, capsys
+):
+    config = tiny_config(cohort, store=tmp_path / "store")
+    alone = Ranks(0, 1, torch.device("cpu"))
+    before = read_training_data(config, RunFolder(tmp_path), alone)
+    share_of_the_other = next(v.file for v in before.training if v.name == "p2")
+    whole = share_of_the_other.read_bytes()
+    share_of_the_other.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    second = OnItsOwnMachine(1, 2, torch.device("cpu"), local_rank=0, num_local=1)
+    after = read_training_data(config, RunFolder(tmp_path), second)
+    assert after.sha256 == before.sha256
+    assert share_of_the_other.read_bytes() == whole
+    assert "decoded again" in capsys.readouterr().err
