@@ -30,6 +30,9 @@ RETRIES = 5
 
 POLL_S = 1.0
 
+ASKED_AGAIN_S = 10.0
+"""A cell that was asked to stop and has not ended is asked once more."""
+
 LET_GO_S = 60.0
 """Until the process of a dead machine has let go of its folder."""
 
@@ -161,10 +164,10 @@ class RayLauncher:
                         progress.end(task, reason)
                         yield Ending(task.key, reason)
                     progress.update()
-                for ref in running:
-                    ray.cancel(ref)
-                while running:  # until the last one has saved
-                    ended, _ = ray.wait([*running], timeout=POLL_S)
+                while running:  # until the last one has saved; a request may be lost on its way
+                    for ref in running:
+                        ray.cancel(ref)
+                    ended, _ = ray.wait([*running], num_returns=len(running), timeout=ASKED_AGAIN_S)
                     running = {ref: task for ref, task in running.items() if ref not in ended}
         if stop.signal:
             raise Stopped("stopped", stop.exit_code)
@@ -210,13 +213,13 @@ def run_cell(
     """
     _wait_until_free(lock)
     child = CellProcess(train, config, folder, log, environment)
-    try:
-        while child.is_alive():
-            child.join(POLL_S)  # not for ever: Ray interrupts between two statements
-    except KeyboardInterrupt:  # cancelled
-        child.terminate()
-        child.join()
-    return child.reason()
+    while True:
+        try:
+            while child.is_alive():
+                child.join(POLL_S)  # not for ever: Ray interrupts between two statements
+            return child.reason()
+        except KeyboardInterrupt:  # cancelled, maybe more than once: it saves and ends by itself
+            child.terminate()
 
 
 def _wait_until_free(lock: Path) -> None:

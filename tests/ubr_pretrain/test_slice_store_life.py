@@ -256,7 +256,7 @@ def test_what_one_rank_refused_no_other_reads_again(tmp_path, monkeypatch):
     seen: dict[int, object] = {}
 
     class Rank:
-        world_size, is_first = 2, True
+        world_size, is_first, num_local = 2, True, 2
 
         def __init__(self, rank):
             self.rank = rank
