@@ -87,7 +87,7 @@ def rows() -> list[Row]:
                 "all views", configured(data, 0.25, 2, 128, augmentation=ALL_VIEWS), folder / "f", 2
             ),
             against_peer(views, folder / "g", threads=2),
-            growth(data, folder / "h"),
+            *growth(data, folder / "h"),
         ]
 
 
@@ -141,26 +141,38 @@ def against_peer(config: UbrConfig, out: Path, threads: int) -> Row:
     )
 
 
-def growth(data: Path, out: Path) -> Row:
-    """Fit a line through the time of a step against g x m; ours is the step furthest from it."""
+def growth(data: Path, out: Path) -> list[Row]:
+    """Hold the time of a step against a line in g x m, and its growth against the bare step's."""
     configs = [configured(data, 0.1, g, 32, augmentation=ALL_VIEWS) for g in GROUPS]
     with torch_threads(1):
-        seconds = [step_seconds(c, out / str(c.g), lambda: None, min)[0] for c in configs]
+        pairs = [step_seconds(c, out / str(c.g), bare_step(c), min) for c in configs]
     slices = [c.g * c.m for c in configs]
-    slope, start = np.polyfit(slices, seconds, 1)
+    ours, bare = zip(*pairs, strict=True)
+    slope, start = np.polyfit(slices, ours, 1)
     line = [float(start + slope * n) for n in slices]
-    worst = max(range(len(slices)), key=lambda i: abs(seconds[i] / line[i] - 1))
-    curved = np.polyfit(np.array(slices) / slices[-1], seconds, 2)[0] / seconds[-1]
-    return Row(
-        f"training step against g x m = {slices[0]} .. {slices[-1]} slices of 32 px, width 0.1: "
-        f"{slices[worst]} slices, the furthest from a line",
-        seconds[worst],
-        line[worst],
-        "s",
-        f"the line {1e3 * start:.2g} ms + {1e3 * slope:.3g} ms a slice",
-        1.1,
-        f"a parabola would bend by {100 * curved:+.1f} % of the largest step's time",
-    )
+    worst = max(range(len(slices)), key=lambda i: abs(ours[i] / line[i] - 1))
+    sizes = f"g x m = {slices[0]} .. {slices[-1]} slices of 32 px, width 0.1"
+    bends = [100 * np.polyfit(np.array(slices) / slices[-1], s, 2)[0] / s[-1] for s in (ours, bare)]
+    return [
+        Row(
+            f"training step against {sizes}: {slices[worst]} slices, the furthest from a line",
+            ours[worst],
+            line[worst],
+            "s",
+            f"the line {1e3 * start:.2g} ms + {1e3 * slope:.3g} ms a slice",
+            1.1,
+            f"a parabola bends by {bends[0]:+.1f} % of the largest step's time, through the bare "
+            f"steps by {bends[1]:+.1f} %",
+        ),
+        Row(
+            f"largest over smallest training step, {sizes}",
+            ours[-1] / ours[0],
+            bare[-1] / bare[0],
+            "times",
+            "the bare step's",
+            1.1,
+        ),
+    ]
 
 
 def step_seconds(
