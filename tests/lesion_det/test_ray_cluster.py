@@ -144,6 +144,7 @@ def test_signal_reaches_the_cells_and_they_stop_in_their_own_way(tmp_path: Path)
             assert driver.wait(120) == 128 + signal.SIGTERM
         finally:
             driver.kill()  # and with it its cluster, which would tick for ever
+            driver.wait()
     written = {file.parent.name: file.read_text() for file in tmp_path.glob("cells/*/ticks")}
     assert written.keys() == {"seed0", "seed1"}  # the third one was not begun
     assert all(text.endswith("stopped\n") for text in written.values())
