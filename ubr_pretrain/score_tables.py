@@ -1,6 +1,7 @@
 """The tables of an archive of scores: JSON, CSV and Parquet, made from its journal.
 
-    scores:  one row a slice of a volume (CSV, Parquet), or everything in one file (JSON).
+    scores:  one row a slice of a volume (CSV, Parquet), or everything in one file (JSON); of
+             archives that were read with a stride it says which slices are interpolated.
     volumes: one row a volume, refused ones with their code.
     images:  one row a single slice.
 
@@ -29,7 +30,7 @@ from ubr_pretrain.scored_volume import slice_columns
 Format = Literal["csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
 
-NUMBER, COUNT, TEXT = pa.float64(), pa.int64(), pa.string()
+NUMBER, COUNT, TEXT, TRUTH = pa.float64(), pa.int64(), pa.string(), pa.bool_()
 SLICE_COLUMNS = pa.schema(
     [
         ("volume", TEXT),
@@ -43,6 +44,9 @@ SLICE_COLUMNS = pa.schema(
         ("zone", TEXT),
     ]
 )
+INTERPOLATED = pa.field("interpolated", TRUTH)
+"""A further column of archives that were read with a stride."""
+
 VOLUME_COLUMNS = pa.schema(
     [
         ("volume", TEXT),
@@ -121,8 +125,10 @@ def write_tables(
         in_parts: make a folder of parts of a Parquet table, not a file.
     """
     written: list[Path] = []
+    strided = archive.header.get("stride_mm") is not None
+    of_slices = SLICE_COLUMNS.append(INTERPOLATED) if strided else SLICE_COLUMNS
     tables: list[tuple[str, pa.Schema, Callable[[], Iterator[Columns]]]] = [
-        ("scores", SLICE_COLUMNS, partial(_slice_tables, archive)),
+        ("scores", of_slices, partial(_slice_tables, archive)),
         ("volumes", VOLUME_COLUMNS, partial(_rows, archive, "volumes")),
         ("images", IMAGE_COLUMNS, partial(_rows, archive, "images")),
     ]
@@ -212,7 +218,7 @@ def _cells(values: list[Any], kind: pa.DataType) -> list[Any]:
     """Return what is written: counts are whole numbers whatever else is missing."""
     if kind == TEXT:
         return [_harmless(value) for value in values]
-    if kind == COUNT:
+    if kind in (COUNT, TRUTH):
         return values
     return [None if value is None else float(value) for value in values]
 

@@ -147,9 +147,9 @@ def record_to_table(record: dict[str, Any]) -> pd.DataFrame:
 
     columns: dict[str, Any] = slice_columns(record)
     columns |= {name: pd.array(columns[name], "Float64") for name in record["slices"]}
-    zone = columns.pop("zone")
+    zone, interpolated = columns.pop("zone"), columns.pop("interpolated")
     if "read_slices" in record:
-        columns["interpolated"] = ~np.isin(columns["slice_index"], record["read_slices"])
+        columns["interpolated"] = interpolated
     return pd.DataFrame({**columns, "zone": zone})
 
 
@@ -164,9 +164,11 @@ def slice_columns(record: dict[str, Any]) -> dict[str, list[Any]]:
             for run in record["zones"]
             for _ in range(run["first_slice"], run["last_slice"] + 1)
         ]
+    read = set(record.get("read_slices", range(num_slices)))
     return {
         "volume": [record["volume"]] * num_slices,
         "slice_index": list(range(num_slices)),
+        "interpolated": [index not in read for index in range(num_slices)],
         **{n: unknown if values is None else values for n, values in record["slices"].items()},
         "zone": zones,
     }

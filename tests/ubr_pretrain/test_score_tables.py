@@ -65,3 +65,12 @@ def test_csv_is_that_of_pandas_and_parquet_holds_the_same(volumes, tmp_path: Pat
         counts = parquet.read_table(tmp_path / "volumes.parquet")["num_slices"]
         assert counts.type == pa.int64()
         assert counts.to_pylist() == [record.get("num_slices") for record in volumes]
+
+
+def test_tables_of_a_stride_say_which_slices_were_not_read(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, [WHOLE | {"read_slices": [0, 2]}, NO_ZONES])
+    archive.header = {"schema_version": 2, "stride_mm": 10.0}
+    write_tables(archive, ["csv", "parquet"])
+    marks = [False, True, False, False, False, False]
+    assert pd.read_csv(tmp_path / "scores.csv")["interpolated"].tolist() == marks
+    assert parquet.read_table(tmp_path / "scores.parquet")["interpolated"].to_pylist() == marks
