@@ -1,0 +1,103 @@
+"""The page of faults is what the tests say, and leaves no row out."""
+
+from textwrap import dedent
+
+import pytest
+
+from tests.faults_page import complaints, fault_tests, faults, page
+
+CATALOGUE = """
+    [V]
+    title = "Volumes"
+    V01 = "a file of 0 bytes"
+    V02 = "a file that <ends> early"
+
+    [N]
+    title = "On the way"
+    N01 = "a coffee | spilled"
+
+    [open]
+    N01 = "needs a cup"
+    """
+
+TESTS = '''
+    import pytest
+
+    big = pytest.mark.skipif(True, reason="the machine is small")
+    pytestmark = [pytest.mark.real]
+
+    def test_V01_empty():
+        """It is refused
+        as empty.
+
+        More about it.
+        """
+
+    class TestOthers:
+        @big
+        def test_V01_V02_both(self):
+            """Both * are refused."""
+            pytest.importorskip("timm.models")
+
+    def test_nothing_of_the_sort(): ...
+    '''
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "faults.toml").write_text(dedent(CATALOGUE))
+    (tmp_path / "tests" / "test_some.py").write_text(dedent(TESTS))
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\nmarkers = ["real: needs the real slices"]\n'
+    )
+    return tmp_path
+
+
+def test_page_has_each_test_in_each_of_its_rows(project):
+    rows, tests = faults(project / "tests" / "faults.toml"), fault_tests(project)
+    assert page(rows, tests, project).partition("tests.\n\n")[2] == dedent("""\
+        ## Open
+
+        - **N01** a coffee | spilled: needs a cup
+
+        ## Volumes
+
+        | row | fault | what happens | test |
+        | --- | --- | --- | --- |
+        | **V01** | a file of 0 bytes | It is refused as empty. *(needs the real slices)* | [empty](../tests/test_some.py "test_V01_empty") |
+        |  |  | Both \\* are refused. *(needs the real slices; skipped where the machine is small; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
+        | **V02** | a file that &lt;ends> early | Both \\* are refused. *(needs the real slices; skipped where the machine is small; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
+
+        ## On the way
+
+        | row | fault | what happens | test |
+        | --- | --- | --- | --- |
+        | **N01** | a coffee \\| spilled | *open: needs a cup* | |
+        """)  # noqa: E501
+    assert complaints(rows, tests) == []
+
+
+def test_what_keeps_the_page_from_being_whole_is_told(project):
+    file = project / "tests" / "test_some.py"
+    file.write_text("def test_V01_T99_x():\n    pass\n")
+    tests = fault_tests(project)
+    assert complaints(faults(project / "tests" / "faults.toml"), tests) == [
+        "V02 (a file that <ends> early): neither a test nor a line in [open]",
+        "test_some.py: test_V01_T99_x: an id that faults.toml lacks",
+        "test_some.py: test_V01_T99_x: no docstring says what happens",
+    ]
+
+
+def test_an_open_row_that_is_no_row_is_refused(project):
+    file = project / "tests" / "faults.toml"
+    file.write_text(file.read_text() + 'V03 = "why not"\n')
+    with pytest.raises(ValueError, match=r"\[open\] names rows that are not there: \['V03'\]"):
+        faults(file)
+
+
+def test_catalogue_has_every_section_without_a_hole():
+    rows = faults()
+    counts = {"V": 73, "L": 23, "C": 16, "T": 28, "E": 12, "S": 15, "M": 22}
+    expected = [f"{part}{n:02d}" for part, last in counts.items() for n in range(1, last + 1)]
+    assert [id for id in rows if id[0] != "N"] == expected
