@@ -40,17 +40,20 @@ def resample_slices(
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     into, out_of = _centred(rows, columns, spec.size_px)
     square = np.full((len(hu), spec.size_px, spec.size_px), AIR_HU, np.int16)
-    # By a factor that is not whole, OpenCV needs as long for two channels as for one. What it does
-    # to a channel is the same.
-    at_once = 2 if shrinks and (hu.shape[1] % rows or hu.shape[2] % columns) else 1
-    for first in range(0, len(hu), at_once):
-        # float32: OpenCV has no area averaging for int16 that rounds to nearest
-        wide = [one.astype(np.float32) for one in hu[first : first + at_once]]
-        image = cv2.merge(wide) if len(wide) > 1 else wide[0]
+    if shrinks and (hu.shape[1] % rows or hu.shape[2] % columns):
+        # By a factor that is not whole, OpenCV averages int16 in float32 and rounds to nearest, and
+        # needs little longer for four channels than for one.
+        for first in range(0, len(hu), 4):
+            image = cv2.merge(list(hu[first : first + 4]))
+            small = cv2.resize(image, (columns, rows), interpolation=how)
+            small = small.reshape(rows, columns, -1)[out_of]
+            square[first : first + 4, *into] = small.transpose(2, 0, 1)
+        return square
+    image = np.empty(hu.shape[1:], np.float32)  # int16 would not always be rounded to nearest
+    for target, one in zip(square, hu, strict=True):
+        np.copyto(image, one)
         small = cv2.resize(image, (columns, rows), interpolation=how)
-        channels = cv2.split(small) if len(wide) > 1 else [small]
-        for target, channel in zip(square[first : first + at_once], channels, strict=True):
-            target[into] = np.rint(channel[out_of])
+        target[into] = np.rint(small[out_of])
     return square
 
 

@@ -1,9 +1,10 @@
 """What the network reads, against independent arithmetic."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ubr_pretrain.ct import AIR_HU, InputSpec, Window
@@ -35,6 +36,27 @@ def test_whole_image_without_fov_and_square_images_fill_the_square():
     means = resample_slices(hu, (0.7, 0.7), InputSpec(size_px=64))
     blocks = hu.reshape(4, 64, 2, 64, 2).mean(axis=(2, 4))
     assert np.abs(means - blocks).max() <= 0.5
+
+
+@given(
+    rows=st.integers(33, 150),
+    columns=st.integers(33, 150),
+    num_slices=st.integers(1, 9),
+    turned=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@example(rows=64, columns=64, num_slices=3, turned=False, seed=0)  # 2 x 2: rounded by us
+def test_slices_together_are_what_each_alone_is_in_float32(rows, columns, num_slices, turned, seed):
+    hu = np.random.default_rng(seed).integers(-1024, 3072, (num_slices, rows, columns), np.int16)
+    stored = hu[:, ::-1, ::-1] if turned else hu
+    longer = max(rows, columns)
+    shape = [max(1, round(n * 32 / longer)) for n in (rows, columns)]
+    square = resample_slices(stored, (1.0, 1.0), InputSpec(size_px=32))
+    top, left = ((32 - n) // 2 for n in shape)
+    for got, one in zip(square, stored, strict=True):
+        alone = cv2.resize(one.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+        inside = got[top : top + shape[0], left : left + shape[1]]
+        assert np.array_equal(inside, np.rint(alone))
 
 
 def disc(size: int, pixel_mm: float, radius_mm: float = 80.0) -> np.ndarray:
