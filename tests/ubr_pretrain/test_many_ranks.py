@@ -56,14 +56,20 @@ def together(tmp_path_factory):
 
 
 def test_gradients_of_two_ranks_are_those_of_one_process(together):
-    """In float64, where no rounding hides a term, and in float32, both of the largest gradient.
+    """In float64, where no rounding hides a term; in float32 to 1e-6 of the largest gradient.
 
-    Thirteen batch norms on 2 x 2 pixels enlarge the rounding of float32.
+    Behind thirteen batch norms on 2 x 2 pixels float32 itself is off by more than that: there two
+    ranks may differ by twice what one process differs from float64.
     """
     for rank in together:
-        for name, distance in rank["gradients"].items():
-            float32 = 1e-4 if "batch norm" in name else 1e-6
-            assert distance < (1e-12 if "float64" in name else float32), name
+        found = rank["gradients"]
+        for name in [name for name in found if not name.startswith("rounding ")]:
+            limit = 1e-12 if "float64" in name else 1e-6
+            if "batch norm torch.float32" in name:
+                rounding = found[f"rounding {name.removeprefix('statistics ')}"]
+                assert 1e-6 < rounding < 1e-4
+                limit = 2 * rounding
+            assert found[name] < limit, name
 
 
 def test_numbers_are_added_up_and_a_signal_stops_all_ranks_at_one_step(together):

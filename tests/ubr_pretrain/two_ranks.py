@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 tests/ubr_pretrain/two_ranks.py OUT
 
-Writes OUT/rank<r>.json: relative distances (largest difference over largest value), and messages.
+Writes OUT/rank<r>.json: relative distances (largest difference over largest value), also that of
+one process in float32 from itself in float64 ("rounding"), and messages.
 """
 
 import json
@@ -44,14 +45,14 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def gradients_against_one_process(ranks: Ranks) -> dict[str, float]:
-    found = {}
+    found, exact = {}, torch.empty(0)
     alone = Ranks(0, 1, ranks.device)
+    draw = torch.Generator().manual_seed(1)
+    drawn = torch.randn(G, M, 3, SIZE, SIZE, generator=draw)
     for batch_norm in (False, True):
-        for dtype in (torch.float64, torch.float32):
-            for reduction in ("sum", "mean"):
-                reading = Losses(reduction=reduction)
-                draw = torch.Generator().manual_seed(1)
-                groups = torch.randn(G, M, 3, SIZE, SIZE, generator=draw, dtype=dtype)
+        for reduction in ("sum", "mean"):
+            for dtype in (torch.float64, torch.float32):
+                reading, groups = Losses(reduction=reduction), drawn.to(dtype)
                 one, two = regressor(batch_norm, dtype), regressor(batch_norm, dtype)
                 learn(one, groups, alone, reading)
                 learn(two, groups, ranks, reading)
@@ -66,6 +67,8 @@ def gradients_against_one_process(ranks: Ranks) -> dict[str, float]:
                 name = f"{'batch norm' if batch_norm else 'plain'} {dtype} {reduction}"
                 found[name] = distance(*flat)
                 found[f"statistics {name}"] = distance(*statistics)
+                exact = flat[1] if dtype == torch.float64 else exact
+                found[f"rounding {name}"] = distance(flat[1].double(), exact)
                 assert [*two.state_dict()] == [*one.state_dict()]
     return found
 
