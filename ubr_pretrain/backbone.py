@@ -20,7 +20,14 @@ from ubr_pretrain.config import Config, first_problem
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.foreign_weights import parse_json, read_foreign_weights
 from ubr_pretrain.transferred_blocks import WHOLE, Block
-from ubr_pretrain.trunk import Architecture, Trunk, load_trunk, torchvision_names
+from ubr_pretrain.trunk import (
+    Architecture,
+    Trunk,
+    is_width,
+    load_trunk,
+    require_network,
+    torchvision_names,
+)
 
 Init = Literal["random", "imagenet", "external"]
 
@@ -130,13 +137,14 @@ def read_backbone(path: Path) -> Backbone:
     spec, provenance = read_entries(state, str(path))
     entries = {key: state.pop(key, None) for key in ("arch", "width", "input_spec", "provenance")}
     arch, width = entries["arch"], entries["width"]
-    if arch not in get_args(Architecture) or not isinstance(width, (int, float)) or not width > 0:
+    if arch not in get_args(Architecture) or not is_width(width):
         raise CheckpointRefused(
             f"{path}: arch {arch!r} and width {width!r}; expected one of "
             f"{', '.join(get_args(Architecture))} and a number > 0"
         )
-    trunk = Trunk(arch, width)
     try:
+        require_network(lambda: Trunk(arch, width), state, str(path))
+        trunk = Trunk(arch, width)
         load_trunk(trunk, state, str(path))
     except ValueError as error:
         raise CheckpointRefused(str(error)) from error

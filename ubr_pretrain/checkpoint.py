@@ -20,11 +20,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from ubr_pretrain import __version__
+
 if TYPE_CHECKING:  # who only writes a file atomically needs no torch
     from torch import Tensor
 
 FORMAT = 1
-"""Version of the layout described above."""
+"""Version of the layout described above. A file says which one it has and which version of this
+project made it (``made_by``, which the first files of layout 1 lack; nothing depends on it)."""
 
 _TENSOR = "$tensor"
 
@@ -92,7 +95,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], kind: str) -> None:
 
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_split(state, "", tensors), allow_nan=False)
-    metadata = {"format": str(FORMAT), "kind": kind, "state": tree}
+    metadata = {"format": str(FORMAT), "kind": kind, "made_by": __version__, "state": tree}
     metadata["sha256"] = _digest(tensors, metadata)
     with write_atomically(path) as file:
         file.write(save(tensors, metadata))
@@ -107,12 +110,18 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     metadata, tensors = _read(path)
     if metadata.get("kind") != kind:
         raise CheckpointRefused(f"{path}: is a {metadata.get('kind')!r} file, expected {kind!r}")
-    return _join(json.loads(metadata["state"]), tensors)
+    try:
+        state = _join(json.loads(metadata["state"]), tensors)
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointRefused(f"{path}: its state is not what this project writes") from error
+    if not isinstance(state, dict):
+        raise CheckpointRefused(f"{path}: its state is no dictionary")
+    return state
 
 
 def checkpoint_kind(path: Path) -> str:
     """Return the ``kind`` of a weight file of ours, without reading its tensors."""
-    return _metadata(path)["kind"]
+    return _metadata(path).get("kind", "")
 
 
 def file_sha256(path: Path) -> str:
@@ -131,9 +140,11 @@ def _metadata(path: Path) -> dict[str, str]:
         raise CheckpointRefused(f"{path}: not a whole safetensors file ({error})") from error
     if "sha256" not in metadata or "format" not in metadata:
         raise CheckpointRefused(f"{path}: a safetensors file, but not a checkpoint of this project")
-    if int(metadata["format"]) > FORMAT:
+    if metadata["format"] != str(FORMAT):
+        maker = metadata.get("made_by", "unknown")
         raise CheckpointRefused(
-            f"{path}: layout {metadata['format']} is newer than the {FORMAT} that is read here"
+            f"{path}: layout {metadata['format']!r} was made by version {maker}; this is version "
+            f"{__version__}, which reads layout {FORMAT}"
         )
     return metadata
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from ubr_pretrain.backbone import Backbone, Provenance, read_entries
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
 from ubr_pretrain.ct import InputSpec
-from ubr_pretrain.trunk import Architecture, Trunk, fold_batch_norm, scaled_channels
+from ubr_pretrain.trunk import (
+    Architecture,
+    Trunk,
+    fold_batch_norm,
+    is_width,
+    require_network,
+    scaled_channels,
+)
 
 HEAD_STD = 0.001
 """Gaussian initialisation of conv6 and fc7 in the authors' released code."""
@@ -90,16 +97,26 @@ def read_regressor(path: Path) -> TrainedRegressor:
         CheckpointRefused: damaged, not a UBR checkpoint, or tensors missing or misshapen.
     """
     state = read_checkpoint(path, "ubr")
-    arch: Architecture = state["arch"]
-    regressor = Regressor(Trunk(arch, state["width"], batch_norm=state["batch_norm"]))
+    spec, provenance = read_entries(state, str(path))
+    arch, width, tensors = (state.get(name) for name in ("arch", "width", "regressor"))
+    if arch not in get_args(Architecture) or not is_width(width) or not isinstance(tensors, dict):
+        raise CheckpointRefused(
+            f"{path}: arch {arch!r}, width {width!r} and a {type(tensors).__name__} of tensors "
+            "describe no regressor"
+        )
+
+    def network() -> Regressor:
+        return Regressor(Trunk(arch, width, batch_norm=state.get("batch_norm") is True))
+
     try:
-        regressor.load_state_dict(state["regressor"])
-    except RuntimeError as error:
-        raise CheckpointRefused(f"{path}: {' '.join(str(error).split())}") from error
+        require_network(network, tensors, str(path))
+    except ValueError as error:
+        raise CheckpointRefused(str(error)) from error
+    regressor = network()
+    regressor.load_state_dict(tensors)
     for name, tensor in regressor.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise CheckpointRefused(f"{path}: {name} holds values that are not finite")
-    spec, provenance = read_entries(state, str(path))
     return TrainedRegressor(regressor.eval().requires_grad_(False), spec, provenance)
 
 

@@ -12,9 +12,10 @@ Reference:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -131,6 +132,11 @@ def scaled_channels(channels: int, width: float) -> int:
     return max(8, round(channels * width))
 
 
+def is_width(value: object) -> bool:
+    """Whether a value of a file can be the width multiplier of a trunk."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def fold_batch_norm(trunk: Trunk) -> Trunk:
     """Return a trunk without batch norm that computes what ``trunk.eval()`` computes.
 
@@ -200,6 +206,36 @@ def load_trunk(trunk: Trunk, tensors: Mapping[str, Tensor], source: str) -> None
         if not torch.isfinite(tensor.float()).all():
             raise ValueError(f"{source}: {name} holds values that are not finite")
     trunk.load_state_dict(dict(tensors))
+
+
+def require_network(
+    network: Callable[[], nn.Module], tensors: Mapping[str, Any], source: str
+) -> None:
+    """Refuse tensors that are not exactly a network's, before room is made for the network.
+
+    Args:
+        network: builds it; only its names and shapes are computed.
+        tensors: of a file whose own words say what the network is.
+        source: the file, for the message.
+
+    Raises:
+        ValueError: a tensor is missing, unknown or of another shape, or there can be no such
+            network.
+    """
+    try:
+        with torch.device("meta"):
+            own = network().state_dict()
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{source}: describes a network that cannot be ({reason})") from error
+    if missing := sorted(own.keys() - tensors.keys()):
+        raise ValueError(f"{source}: lacks {len(missing)} of {len(own)} tensors: {missing[0]} ...")
+    if unknown := sorted(tensors.keys() - own.keys()):
+        raise ValueError(f"{source}: has tensors that the network lacks: {', '.join(unknown[:3])}")
+    for name, tensor in tensors.items():
+        found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        if found != tuple(own[name].shape):
+            raise ValueError(f"{source}: {name} is {found}, not {tuple(own[name].shape)}")
 
 
 def require_plain_floats(tensor: Tensor, called: str) -> None:
