@@ -17,7 +17,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -122,6 +125,37 @@ class GuardedReader:
                 self._child.start()
                 theirs.close()
             return self._pipe
+
+
+@contextmanager
+def guarded_readers(count: int) -> Iterator[Callable[..., Volume]]:
+    """Yield a function that reads as `GuardedReader.read` does, for as many threads as readers.
+
+    Who leaves the block does not wait for what is being read: the children are abandoned.
+
+    Args:
+        count: of the readers.
+    """
+    idle: LifoQueue[GuardedReader] = LifoQueue()
+
+    def read(entry: VolumeEntry, **rules: Any) -> Volume:
+        guard = idle.get()
+        try:
+            return guard.read(entry, **rules)
+        finally:
+            idle.put(guard)
+
+    guards = [GuardedReader() for _ in range(count)]
+    for guard in guards:
+        idle.put(guard)
+    try:
+        yield read
+    finally:
+        for guard in guards:
+            guard.abandon()
+        for guard in [idle.get() for _ in guards]:  # once no thread is at it
+            guard.close()
+            idle.put(guard)  # who begins only now is told that it was abandoned
 
 
 def _serve(pipe: Connection, max_memory_bytes: int) -> None:

@@ -9,15 +9,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PLAIN_LINE_EVERY_S = 15.0
 
@@ -73,6 +77,50 @@ class ProgressLine:
             self._bar.stop()
 
 
+class _Board:
+    """TensorBoard's files: a copy of the numbers, whose loss ends no training.
+
+    Args:
+        folder: ``tb/`` of a run.
+        purge_step: what was written from this iteration on no longer counts.
+        say: is told, once, that they cannot be written any more.
+    """
+
+    def __init__(self, folder: Path, purge_step: int, say: Callable[[str], None]) -> None:
+        self._writer: SummaryWriter | None = None
+        self._say = say
+        with self._or_without():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def add(self, tag: str, value: float, iteration: int) -> None:
+        """Write one number."""
+        if self._writer is not None:
+            with self._or_without():
+                self._writer.add_scalar(tag, value, iteration)
+
+    def flush(self) -> None:
+        """Force what was added to disk."""
+        if self._writer is not None:
+            with self._or_without():
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._writer is not None:
+            with self._or_without():
+                self._writer.close()
+
+    @contextmanager
+    def _or_without(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ImportError) as error:
+            self._writer = None
+            self._say(f"TensorBoard: {error}; goes on without it, metrics.jsonl has all numbers")
+
+
 class Journal:
     """Writes what happens, as it happens.
 
@@ -81,24 +129,30 @@ class Journal:
         start_iteration: iterations already done; later records of an interrupted run are dropped.
         num_iterations: the end, for the bar and the ETA.
         enabled: False on all ranks but the first: nothing is written or shown.
+        judged: False where the validation of ``start_iteration`` is still to come.
     """
 
     def __init__(
-        self, folder: Path, start_iteration: int, num_iterations: int, *, enabled: bool = True
+        self,
+        folder: Path,
+        start_iteration: int,
+        num_iterations: int,
+        *,
+        enabled: bool = True,
+        judged: bool = True,
     ) -> None:
         self.enabled = enabled
         if not enabled:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         self._file = folder / "metrics.jsonl"
-        keep = [r for r in read_metrics(self._file) if r["iteration"] <= start_iteration]
+        done = (start_iteration, judged)
+        keep = [r for r in read_metrics(self._file) if (r["iteration"], r["kind"] == "val") <= done]
         with write_atomically(self._file, "w") as file:
             file.writelines(to_json(record) + "\n" for record in keep)
         self._metrics = self._file.open("a", encoding="utf-8", newline="\n")
         self._log = (folder / "train.log").open("a", encoding="utf-8", newline="\n")
-        self._board = SummaryWriter(str(folder / "tb"), purge_step=start_iteration + 1)
         self._line = ProgressLine(num_iterations, start_iteration, self._note)
+        self._board = _Board(folder / "tb", start_iteration + 1, self.say)
 
     def record(self, iteration: int, kind: str, values: Mapping[str, Any]) -> None:
         """Append one JSON line and its numbers to TensorBoard.
@@ -114,7 +168,7 @@ class Journal:
         self._metrics.flush()
         for name, value in values.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(f"{kind}/{name}", value, iteration)
+                self._board.add(f"{kind}/{name}", value, iteration)
 
     def progress(self, iteration: int, text: str) -> None:
         """Move the bar, or print a plain line every now and then where there is no terminal."""
@@ -146,10 +200,10 @@ class Journal:
         """End the bar and close the files."""
         if not self.enabled:
             return
+        self._board.close()
         self._line.close()
         self._metrics.close()
         self._log.close()
-        self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

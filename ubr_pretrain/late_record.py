@@ -90,6 +90,14 @@ class LateRecord(Generic[About]):
         """Read all that was sent: before weights are judged or written, and at the end."""
         self._read(0)
 
+    def agree(self) -> None:
+        """Tell all ranks of a signal that one got since its numbers were sent."""
+        if self._ranks.world_size > 1:
+            found = [number for number in self._ranks.gather_objects(self._stop.signal) if number]
+            if found:
+                self._agreed = True
+                self._stop.signal = self._stop.signal or max(found)
+
     def _read(self, left: int) -> None:
         while len(self._sent) > left:
             sent = self._sent.popleft()

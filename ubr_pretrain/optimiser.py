@@ -68,3 +68,32 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -
         for name, value in held.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 held[name] = torch.empty_like(parameter).copy_(value)  # fused: strides must agree
+
+
+def clip_gradients(module: nn.Module, max_norm: float | None) -> torch.Tensor:
+    """Scale all gradients to a norm of at most ``max_norm``; return what it was.
+
+    It is not finite where a gradient is not. A GPU is not waited for.
+
+    Args:
+        module: with its gradients.
+        max_norm: None: they stay as they are.
+    """
+    parameters = [p for p in module.parameters() if p.grad is not None]
+    if max_norm is None:
+        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def require_finite(module: nn.Module, iteration: int) -> None:
+    """Look at all weights and statistics, before they are written.
+
+    Raises:
+        FloatingPointError: one is not finite; the tensor and the iteration are named.
+    """
+    for name, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(
+                f"iteration {iteration}: {name} is not finite after this step; "
+                "nothing of it was written, the last checkpoint is from before"
+            )

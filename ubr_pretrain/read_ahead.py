@@ -23,12 +23,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
-from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.guard import GuardedReader
+from ubr_pretrain.guard import guarded_readers
 from ubr_pretrain.slice_watch import SliceWatch
 from ubr_pretrain.volume_entry import VolumeEntry
 
@@ -73,26 +71,12 @@ def read_ahead(
         for entry in entries:
             yield entry, _outcome(VolumeEntry.read, entry, rules | {"watch": watch})
         return
-    idle: LifoQueue[GuardedReader] = LifoQueue()
-
-    def read(entry: VolumeEntry) -> Volume | VolumeRefused:
-        guard = idle.get()
-        try:
-            return _outcome(guard.read, entry, rules)
-        finally:
-            idle.put(guard)
-
     with (
-        ExitStack() as guards,
         ThreadPoolExecutor(readers, "read") as threads,
-        ExitStack() as leaving,  # first: the threads wait for the children
+        guarded_readers(readers) as read,  # left first: the threads wait for the children
     ):
-        for _ in range(readers):
-            guard = guards.enter_context(GuardedReader())
-            leaving.callback(guard.abandon)
-            idle.put(guard)
         coming: deque[Future[Volume | VolumeRefused]] = deque(
-            threads.submit(read, entry) for entry in entries[:readers]
+            threads.submit(_outcome, read, entry, rules) for entry in entries[:readers]
         )
         for number, entry in enumerate(entries):
             while not wait([coming[0]], None if stop is None else POLL_S).done:
@@ -100,7 +84,7 @@ def read_ahead(
                     return
             outcome = coming.popleft().result()
             if number + readers < len(entries):
-                coming.append(threads.submit(read, entries[number + readers]))
+                coming.append(threads.submit(_outcome, read, entries[number + readers], rules))
             yield entry, outcome
             del outcome  # its memory is free before the next volume is waited for
 

@@ -178,6 +178,24 @@ def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ())
     return moved
 
 
+def fault_words(error: OSError, out: Path) -> str:
+    """Return one line for what a disk did to a run: the file, the reason, the room that is left.
+
+    Args:
+        error: that ended the run.
+        out: its folder.
+    """
+    try:
+        free = f"{shutil.disk_usage(out).free} bytes are free there"
+    except OSError:
+        free = "the folder is out of reach"
+    where = error.filename or out
+    return (
+        f"{where}: {error.strerror or error} ({out}: {free}); "
+        "the last checkpoint is whole, and the same command goes on from it"
+    )
+
+
 def _empty(out: Path) -> None:
     if not (out / "config.yaml").is_file() and any(p.name != LOCK for p in out.iterdir()):
         raise RunFolderRefused(f"--overwrite {out}: not a run folder, so nothing is deleted")

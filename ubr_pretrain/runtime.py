@@ -34,6 +34,10 @@ class RankLost(RuntimeError):  # noqa: N818
     """Another rank does not answer: its process has died, or its machine is out of reach."""
 
 
+class RanksDiffer(ValueError):  # noqa: N818
+    """The ranks were given what must be equal and is not."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among its peers: one process, or those that torchrun started.
@@ -115,11 +119,11 @@ class Ranks:
         """Stop all ranks where they do not agree on ``value``.
 
         Raises:
-            RuntimeError: naming ``what`` and the ranks' values.
+            RanksDiffer: naming ``what`` and the ranks' values.
         """
         values = self.gather_objects(value)
         if any(other != values[0] for other in values):
-            raise RuntimeError(f"the ranks do not agree on {what}: {values}")
+            raise RanksDiffer(f"the ranks do not agree on {what}: {values}")
 
 
 @contextmanager
@@ -150,7 +154,7 @@ def start_ranks(device: str = "auto") -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=timedelta(seconds=RANK_TIMEOUT_S))
     try:
         yield Ranks(dist.get_rank(), world_size, chosen, local_rank, num_local)
-    except RankLost:
+    except (RankLost, Stopped):
         raise  # taking leave would wait for the one that is gone
     except BaseException:
         dist.destroy_process_group()
@@ -213,17 +217,39 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(list(key)))
 
 
+class Stopped(BaseException):
+    """A signal came where nothing had to be finished first; no fault, so no ``Exception``."""
+
+
 class StopRequest:
     """SIGTERM, SIGINT or SIGUSR1 asked the run to end; a second SIGINT ends it at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._at_once = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         """Note the signal (this object is the handler)."""
         if self.signal == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self._at_once:
+            raise Stopped
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal end this block wherever it stands, for work that leaves nothing half done.
+
+        Raises:
+            Stopped: a signal came, now or before.
+        """
+        before, self._at_once = self._at_once, True
+        try:
+            if self.signal is not None:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = before
 
     @property
     def exit_code(self) -> int:
@@ -233,7 +259,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn signals into a flag that the loop looks at once an iteration."""
+    """Turn signals into a flag that the loop looks at once an iteration, or see ``at_once``."""
     request = StopRequest()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = {number: signal.signal(number, request) for number in numbers}
@@ -242,6 +268,22 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Say what to change where a GPU is too small.
+
+    Args:
+        advice: what was asked of it, and what would take less.
+
+    Raises:
+        MemoryError: with the advice, where there is not enough.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"out of GPU memory: {advice}") from error
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

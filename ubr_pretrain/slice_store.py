@@ -28,10 +28,9 @@ from jaxtyping import Int16
 from numpy import ndarray
 
 from ubr_pretrain.checkpoint import sync_entries
-from ubr_pretrain.ct import InputSpec, VolumeRefused, contiguous_runs
+from ubr_pretrain.ct import InputSpec, Volume, VolumeRefused, contiguous_runs
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import resample_slices
-from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.slice_files import (
     SliceFiles,
     forget_maps,
@@ -39,15 +38,12 @@ from ubr_pretrain.slice_files import (
     remove_abandoned,
     source_key,
 )
-from ubr_pretrain.stored_file import StoredFile
-from ubr_pretrain.volume_file import HEADER_READERS
+from ubr_pretrain.store_reader import store_reader
+from ubr_pretrain.store_room import promised_slices, require_room
 from ubr_pretrain.volumes import VolumeEntry, looks_like_hu
 
 THREADS = max(2, min(8, os.cpu_count() or 1))
 """Volumes that are decoded at once, and held in memory meanwhile; one may wait for the disk."""
-
-SPARE = 1.05
-"""Room that is asked for, in multiples of what will be written."""
 
 Result = TypeVar("Result")
 
@@ -135,11 +131,13 @@ def build_slice_store(
                 if isinstance(state, _Absent) and state.fault:
                     say(f"{state.files.slices}: {state.fault}; decoded again")
             absent = [n for n, state in enumerate(states) if isinstance(state, _Absent)]
-            _require_room(folder, [volumes[n] for n in absent], spec)
-            decoded = pool.map(partial(_decode, spec), [states[n] for n in absent])
-            shown = _shown(decoded, len(absent), "volumes decoded", progress)
-            for n, state in zip(absent, shown, strict=True):
-                states[n] = state
+            num_slices = promised_slices([volumes[n] for n in absent])
+            require_room(folder, num_slices, spec)
+            with store_reader(folder, num_slices, threads if absent else 0) as read:
+                decoded = pool.map(partial(_decode, spec, read), [states[n] for n in absent])
+                shown = _shown(decoded, len(absent), "volumes decoded", progress)
+                for n, state in zip(absent, shown, strict=True):
+                    states[n] = state
         if absent:
             sync_entries(folder)
     except OSError as error:
@@ -251,10 +249,12 @@ def _look_up(
     return _volume(entry, files, record)
 
 
-def _decode(spec: InputSpec, absent: _Absent) -> StoredVolume | VolumeRefused:
+def _decode(
+    spec: InputSpec, read: Callable[..., Volume], absent: _Absent
+) -> StoredVolume | VolumeRefused:
     entry = absent.entry
     try:
-        volume = entry.read()
+        volume = read(entry)
     except VolumeRefused as refusal:
         return refusal
     if doubt := looks_like_hu(volume):
@@ -290,29 +290,3 @@ def _too_short(volume: StoredVolume, min_slices: int) -> VolumeRefused | None:
         return None
     cause = f"its longest run has {longest} slices, m = {min_slices} needed"
     return VolumeRefused("E-FEW", volume.path, cause)
-
-
-def _require_room(folder: Path, entries: Sequence[VolumeEntry], spec: InputSpec) -> None:
-    """Refuse a disk that is too small, before hours are spent on filling it."""
-    num_bytes = SPARE * sum(_expected_slices(entry) for entry in entries) * 2 * spec.size_px**2
-    free = disk_usage(folder).free
-    if num_bytes > free:
-        raise ValueError(
-            f"{folder}: {num_bytes / 1e9:.1f} GB of slices are to be written and "
-            f"{free / 1e9:.1f} GB are free; name a folder on another disk by --store"
-        )
-
-
-def _expected_slices(entry: VolumeEntry) -> int:
-    """Return how many slices the headers promise; 0 for what will be refused."""
-    if entry.refusal is not None:
-        return 0
-    if entry.headers:
-        return sum(len(header.frames) for header in entry.headers)
-    try:
-        if entry.path.is_dir():
-            return sum(slice_number(file) is not None for file in entry.path.iterdir())
-        with StoredFile(entry.path) as file:
-            return max(HEADER_READERS[file.format](file.stream, entry.path).shape[0], 0)
-    except (VolumeRefused, OSError, KeyError):
-        return 0

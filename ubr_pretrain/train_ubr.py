@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ubr_pretrain.config import config_parser, parse_config, refuse
 from ubr_pretrain.ubr_config import UbrConfig
@@ -31,10 +31,8 @@ from ubr_pretrain.ubr_config import UbrConfig
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     import torch
 
-    from ubr_pretrain.regressor import Regressor
     from ubr_pretrain.run_folder import RunFolder
     from ubr_pretrain.runtime import Ranks, StopRequest
-    from ubr_pretrain.slice_store import StoredVolume
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,16 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(parser.prog, f"--resume: nothing to resume in {rest.out} (no config.yaml there)")
 
     from ubr_pretrain.checkpoint import CheckpointRefused
-    from ubr_pretrain.run_folder import RunFolderRefused
+    from ubr_pretrain.run_folder import RunFolderRefused, fault_words
     from ubr_pretrain.runtime import RankLost
 
     try:
         return train(config, rest.out, resume=rest.resume, overwrite=rest.overwrite)
     except (RunFolderRefused, CheckpointRefused, ValueError) as error:
         refuse(parser.prog, str(error))
-    except (FloatingPointError, RankLost) as error:
+    except (FloatingPointError, MemoryError, RankLost) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{parser.prog}: {fault_words(error, rest.out)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped at once; the last checkpoint is kept", file=sys.stderr)
+        return 130
 
 
 def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -73,63 +77,84 @@ def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool
 
     Raises:
         ValueError: impossible input: no data, a wrong weight file, a folder in use.
-        FloatingPointError: a loss is not finite; the iteration and the volumes are named.
+        FloatingPointError: a loss, gradient or weight is not finite; the iteration and the volumes
+            are named.
+        MemoryError: the device is too small.
+        OSError: the folder cannot be written any more.
         RankLost: another rank has died.
     """
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
-    from ubr_pretrain.runtime import set_precision, start_ranks, stop_on_signals
+    from ubr_pretrain.runtime import Stopped, set_precision, start_ranks, stop_on_signals
     from ubr_pretrain.starting_trunk import with_input_of_start
 
     config = with_input_of_start(config)
     with start_ranks(config.device) as ranks, stop_on_signals() as stop:
         set_precision(config.precision, ranks.device, deterministic=config.deterministic)
         opened = open_run_folder(out, config, resume=resume, overwrite=overwrite)
-        with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:
-            return _train(config, folder, ranks, stop)
+        try:
+            with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:
+                return _train(config, folder, ranks, stop)
+        except Stopped:
+            if ranks.is_first:
+                print("stopped before the first step; the same command goes on", file=sys.stderr)
+            return stop.exit_code
 
 
 def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest) -> int:
     import torch
 
     from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+    from ubr_pretrain.collapse import CollapseWatch
     from ubr_pretrain.compiled_network import compiled
     from ubr_pretrain.figures import draw_batch, draw_training
     from ubr_pretrain.journal import Journal, read_metrics
     from ubr_pretrain.late_record import LateRecord
     from ubr_pretrain.losses import ubr_loss
     from ubr_pretrain.network_input import network_input
-    from ubr_pretrain.optimiser import build_optimiser, load_optimiser
+    from ubr_pretrain.optimiser import (
+        build_optimiser,
+        clip_gradients,
+        load_optimiser,
+        require_finite,
+    )
     from ubr_pretrain.regressor import regressor_state
-    from ubr_pretrain.runtime import describe_machine, seed_everything
+    from ubr_pretrain.runtime import Stopped, describe_machine, enough_memory, seed_everything
     from ubr_pretrain.starting_regressor import build_regressor
     from ubr_pretrain.training_batches import TrainingBatches
     from ubr_pretrain.training_data import read_training_data
+    from ubr_pretrain.validation import validate
 
-    # Data: decode once, split by subject, and give every rank its share of the groups.
     began_s = time.monotonic()
-    data = read_training_data(config, folder, ranks)
-    ranks.require_equal(data.sha256, "the training data")
-    batches = TrainingBatches(data, config, ranks)
+    lack = (
+        f"g * m = {config.g} * {config.m} = {config.g * config.m} slices of {config.input.size_px} "
+        "px a step; lower --g or --m, use --precision bf16, --residence host, or more ranks"
+    )
+    with stop.at_once(), enough_memory(lack):  # until the first step nothing needs to be finished
+        # Data: decode once, split by subject, and give every rank its share of the groups.
+        data = read_training_data(config, folder, ranks)
+        ranks.require_equal(data.sha256, "the training data")
+        batches = TrainingBatches(data, config, ranks)
 
-    # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
-    seed_everything(config.seed, deterministic=config.deterministic)
-    regressor, provenance = build_regressor(config, data, ranks)
-    network = compiled(regressor, ranks.device) if config.compile else regressor
-    optimiser = build_optimiser(regressor, config.optimiser, config.optimiser.bias_lr_factor)
-    iteration, best = 0, -1.0
-    if folder.last.is_file():
-        state = read_checkpoint(folder.last, "ubr")
-        if state["provenance"]["data_sha256"] != data.sha256:
-            raise ValueError(f"{folder.last}: was written for other training data")
-        regressor.load_state_dict(state["regressor"])
-        load_optimiser(optimiser, state["optimiser"])
-        iteration, best = state["iteration"], state["best"]
+        # Network and optimiser: equal on all ranks because the seed is; then the last checkpoint.
+        seed_everything(config.seed, deterministic=config.deterministic)
+        regressor, provenance = build_regressor(config, data, ranks)
+        network = compiled(regressor, ranks.device) if config.compile else regressor
+        optimiser = build_optimiser(regressor, config.optimiser, config.optimiser.bias_lr_factor)
+        iteration, best, judged = 0, -1.0, True
+        if folder.last.is_file():
+            state = read_checkpoint(folder.last, "ubr")
+            if state["provenance"]["data_sha256"] != data.sha256:
+                raise ValueError(f"{folder.last}: was written for other training data")
+            regressor.load_state_dict(state["regressor"])
+            load_optimiser(optimiser, state["optimiser"])
+            iteration, best, judged = state["iteration"], state["best"], state.get("judged", True)
 
     def save(path: Path) -> None:
+        require_finite(regressor, iteration)
         made = provenance.model_copy(update={"iterations": provenance.iterations + iteration})
         state = regressor_state(regressor, config.input, made)
-        more = {"optimiser": optimiser.state_dict(), "iteration": iteration, "best": best}
-        write_checkpoint(path, state | more, "ubr")
+        done = {"iteration": iteration, "best": best, "judged": judged}
+        write_checkpoint(path, state | done | {"optimiser": optimiser.state_dict()}, "ubr")
 
     if ranks.is_first:
         folder.update_manifest(
@@ -146,7 +171,9 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             refused=[vars(refusal) for refusal in data.refused],
         )
     with (
-        Journal(folder.path, iteration, config.iterations, enabled=ranks.is_first) as journal,
+        Journal(
+            folder.path, iteration, config.iterations, enabled=ranks.is_first, judged=judged
+        ) as journal,
         closing(batches.of(range(iteration + 1, config.iterations + 1))) as coming,
     ):
         journal.say(
@@ -155,25 +182,58 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
         )
         if provenance.source and config.start is None:
             journal.say(f"starts from {provenance.source}, through {config.transfer_through}")
+        watch = CollapseWatch(config)
 
         def told(
             step: tuple[int, float, tuple[str, ...]], numbers: dict[str, torch.Tensor]
         ) -> None:
-            """Write down a step, in the order of the steps; a loss that is not finite ends all."""
+            """Write down a step, in the order of the steps; what is not finite ends all."""
             number, lr, volumes = step
             std = numbers.pop("scores").float().std().item()
             terms = {name: value.item() for name, value in numbers.items()}
-            record = {"loss": terms.pop("loss"), "score_std": std, "lr": lr, **terms}
-            if not math.isfinite(record["loss"]):
+            norm, record = terms.pop("gradient"), {"loss": terms.pop("loss"), "score_std": std}
+            record |= {"lr": lr, **terms}
+            if not (math.isfinite(record["loss"]) and math.isfinite(norm)):
+                what = "gradient" if math.isfinite(record["loss"]) else "loss"
                 raise FloatingPointError(
-                    f"iteration {number}: the loss is not finite ({record}); volumes "
+                    f"iteration {number}: the {what} is not finite ({record}); volumes "
                     f"{', '.join(volumes)}; checkpoints before it are in {folder.last.parent}"
                 )
             journal.record(number, "train", record)
             journal.progress(number, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
+            if warning := watch.look(number, std, record["order"]):
+                journal.say(warning)
+
+        def judge() -> None:
+            """Look at the held-out volumes and keep the best; a signal leaves it for later."""
+            nonlocal best, judged
+            judged = True
+            try:
+                if ranks.is_first and data.validation:
+                    with stop.at_once():
+                        result = validate(regressor, data.validation, config, ranks.device)
+                    journal.record(iteration, "val", result)
+                    journal.say(
+                        f"{iteration}: rank correlation of the held out: median "
+                        f"{result['rank_r_median']:.3f}, worst {result['rank_r_worst']:.3f} "
+                        f"({result['worst_volume']})"
+                    )
+                    if result["r_mean"] > best:
+                        best = result["r_mean"]
+                        save(folder.best)
+                    metrics = read_metrics(folder.path / "metrics.jsonl")
+                    draw_training(metrics, folder.progress_picture)
+            except Stopped:
+                judged = False
+            judged = all(ranks.gather_objects(judged))
+            late.agree()
 
         regressor.train()
         late = LateRecord(ranks, stop, told)
+        if not judged:  # the run was stopped while it looked at them
+            judge()
+            if ranks.is_first:
+                save(folder.last)
         while iteration < config.iterations and not late.stopping:
             batch = next(coming)  # g groups of m slices; this rank has its share of them
             iteration = batch.iteration
@@ -185,25 +245,26 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
                 group["lr"] = lr * group["lr_factor"]
 
             # Forward, the losses, backward, step.
-            with torch.autocast(
-                ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
-            ):
-                scores = network(network_input(batch.hu.flatten(0, 1), config.input))
-            scores = scores.float().view(batch.z_mm.shape)
-            loss = ubr_loss(
-                scores, config.losses, config.g, batch.z_mm, batch.known_mm, batch.known
-            )
-            optimiser.zero_grad(set_to_none=True)
-            loss.total.backward()  # type: ignore[no-untyped-call]
-            ranks.sum_gradients(regressor)
-            if config.optimiser.max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(
-                    regressor.parameters(), config.optimiser.max_grad_norm
+            with enough_memory(f"iteration {iteration}, {lack}; the last checkpoint is kept"):
+                with torch.autocast(
+                    ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
+                ):
+                    scores = network(network_input(batch.hu.flatten(0, 1), config.input))
+                scores = scores.float().view(batch.z_mm.shape)
+                loss = ubr_loss(
+                    scores, config.losses, config.g, batch.z_mm, batch.known_mm, batch.known
                 )
-            all_scores = scores.new_zeros(config.g, config.m)
-            all_scores[batches.mine.start :: ranks.world_size] = scores.detach()
-            late.send((iteration, lr, batch.volumes), {"scores": all_scores, **loss.named()})
-            optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                loss.total.backward()  # type: ignore[no-untyped-call]
+                ranks.sum_gradients(regressor)
+                norm = clip_gradients(regressor, config.optimiser.max_grad_norm) / ranks.world_size
+                all_scores = scores.new_zeros(config.g, config.m)
+                all_scores[batches.mine.start :: ranks.world_size] = scores.detach()
+                late.send(
+                    (iteration, lr, batch.volumes),
+                    {"scores": all_scores, "gradient": norm, **loss.named()},
+                )
+                optimiser.step()
 
             # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.
             at_end = iteration == config.iterations
@@ -211,20 +272,8 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             saving = at_end or iteration % config.save_every == 0
             if validating or saving:
                 late.drain()
-
-            # Every so often, and at the end: look at the held-out volumes, keep the best.
-            if ranks.is_first and data.validation and validating:
-                result = _validate(regressor, data.validation, config, ranks.device)
-                journal.record(iteration, "val", result)
-                journal.say(
-                    f"{iteration}: rank correlation of the held out: median "
-                    f"{result['rank_r_median']:.3f}, worst {result['rank_r_worst']:.3f} "
-                    f"({result['worst_volume']})"
-                )
-                if result["r_mean"] > best:
-                    best = result["r_mean"]
-                    save(folder.best)
-                draw_training(read_metrics(folder.path / "metrics.jsonl"), folder.progress_picture)
+            if validating:
+                judge()
 
             # Every so often, and at the end: a checkpoint to go on from.
             if ranks.is_first and saving:
@@ -232,7 +281,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
                 save(folder.last)
 
         late.drain()
-        finished = iteration == config.iterations
+        finished = judged and iteration == config.iterations
         if ranks.is_first:
             if not finished:
                 journal.sync()
@@ -251,36 +300,6 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     if not finished:
         return stop.exit_code
     return 1 if data.refused else 0
-
-
-def _validate(
-    regressor: Regressor, volumes: Sequence[StoredVolume], config: UbrConfig, device: torch.device
-) -> dict[str, Any]:
-    """Score the held-out volumes; a curve without a correlation counts as 0."""
-    import numpy as np
-    import torch
-
-    from ubr_pretrain.augmentation import shrink
-    from ubr_pretrain.scoring import read_curve, score_slices
-
-    rank_r, r = {}, {}
-    for volume in volumes:
-        slices = volume.slices
-        if config.oversample > 1:
-            finer = torch.from_numpy(slices.astype(np.float32))[None]
-            slices = shrink(finer, config.oversample)[0].round().short().numpy()
-        scores = score_slices(regressor, slices, config.input, device)
-        curve = read_curve(scores, np.asarray(volume.z_mm))
-        rank_r[volume.name], r[volume.name] = curve.rank_r or 0.0, curve.r or 0.0
-    worst = min(rank_r, key=lambda name: rank_r[name])
-    return {
-        "rank_r_median": float(np.median(list(rank_r.values()))),
-        "rank_r_worst": rank_r[worst],
-        "worst_volume": worst,
-        "r_median": float(np.median(list(r.values()))),
-        "r_mean": float(np.mean(list(r.values()))),
-        "rank_r": rank_r,
-    }
 
 
 if __name__ == "__main__":

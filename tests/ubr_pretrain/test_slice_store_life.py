@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
-from ubr_pretrain import slice_files, slice_store
+from ubr_pretrain import slice_files, slice_store, store_room
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.network_input import resample_slices
 from ubr_pretrain.run_folder import RunFolder
@@ -213,7 +213,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(
 
     def build(free):
         usage = type("Usage", (), {"free": free})
-        monkeypatch.setattr(slice_store, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(store_room, "disk_usage", lambda _: usage)
         return build_slice_store(tmp_path / "store", find_volumes([data]), SPEC, min_slices=4)
 
     with pytest.raises(ValueError, match=r"are to be written and .* --store"):

@@ -1,0 +1,60 @@
+"""Where the volumes of a slice store are decoded: here, or in children that may crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.guard import guarded_readers
+from ubr_pretrain.volumes import VolumeEntry
+
+WORTH_CHILDREN = 500
+"""Slices to be decoded; of fewer, nobody who wants to stop waits long."""
+
+MARK = ".building"
+"""In a store while something is decoded into it; there from before: that build has died."""
+
+FATAL = ("E-CRASH", "E-MEMORY", "E-TIMEOUT")
+"""What a reader of this process would not have survived."""
+
+
+@contextmanager
+def store_reader(
+    folder: Path, num_slices: int, threads: int
+) -> Iterator[Callable[[VolumeEntry], Volume]]:
+    """Yield what reads a volume; who leaves early waits for no child.
+
+    A decoder that crashes in this process ends it. The next build finds the mark, reads in
+    children, and the file is refused (E-CRASH); the mark stays as long as there is such a file.
+
+    Args:
+        folder: of the store.
+        num_slices: that are to be decoded.
+        threads: that read; 0: nothing will be read.
+    """
+    if not threads:
+        yield VolumeEntry.read
+        return
+    mark = folder / MARK
+    has_died, fatal = mark.exists(), False
+    mark.touch()
+    try:
+        if not has_died and num_slices < WORTH_CHILDREN:
+            yield VolumeEntry.read
+            return
+        with guarded_readers(threads) as read:
+
+            def noted(entry: VolumeEntry) -> Volume:
+                nonlocal fatal
+                try:
+                    return read(entry)
+                except VolumeRefused as refusal:
+                    fatal |= refusal.code in FATAL
+                    raise
+
+            yield noted
+    finally:
+        if not fatal:
+            mark.unlink(missing_ok=True)
