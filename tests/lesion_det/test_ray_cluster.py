@@ -129,7 +129,9 @@ def raylet_of(node) -> int:
 
 
 def test_signal_reaches_the_cells_and_they_stop_in_their_own_way(tmp_path: Path) -> None:
+    """Also those of a driver in the background of a script, where SIGINT is ignored."""
     command = [sys.executable, "-m", "tests.lesion_det.toy_cells", str(tmp_path), "tick", "local"]
+    command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
     with (tmp_path / "log").open("wb") as log:
         driver = subprocess.Popen(
             command,
