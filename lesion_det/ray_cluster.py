@@ -212,8 +212,8 @@ def run_cell(
         lock: that a process of the same run holds, as long as it lives.
         environment: variables of the child.
     """
-    # A cluster that was started in the background of a script ignores SIGINT, and so do its workers:
-    # Ray's request to stop, which is that signal, would never arrive.
+    # A cluster that was started in the background of a script ignores SIGINT, and so do its
+    # workers: Ray's request to stop, which is that signal, would never arrive.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _wait_until_free(lock)
     child = CellProcess(train, config, folder, log, environment)
