@@ -21,6 +21,7 @@ from converters.deeplesion_row import (
     row_to_lesion,
 )
 from converters.lesions import UNKNOWN_SPLIT, DeepLesionRefused, Finding, Lesion
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import write_atomically
 
 
@@ -52,9 +53,11 @@ def read_deeplesion(path: Path, max_outside_px: float = MAX_OUTSIDE_PX) -> DeepL
 
     Raises:
         DeepLesionRefused: not a file, not such a table, or columns are missing.
+        ValueError: larger than ``MAX_TABLE_BYTES``.
     """
     if not path.is_file():
         raise DeepLesionRefused(f"{path}: no such file")
+    require_at_most(path, MAX_TABLE_BYTES)
     lesions: list[Lesion] = []
     refused: list[Finding] = []
     noticed: list[Finding] = []

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.lesions import Box, DeepLesionRefused
+from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
 from ubr_pretrain.checkpoint import file_sha256
-
-MAX_JSON_BYTES = 1 << 30
-"""The whole of DeepLesion is 15 MB of JSON; what is larger than this is something else."""
 
 MAX_NAME_CHARS = 1000
 
@@ -104,13 +102,12 @@ def read_foreign_coco(path: Path) -> ForeignCoco:
     """Read a COCO JSON of any dialect.
 
     Raises:
-        DeepLesionRefused: no file, larger than ``MAX_JSON_BYTES``, not JSON, or without a list of
-            images and a list of annotations.
+        DeepLesionRefused: no file, not JSON, or without a list of images and one of annotations.
+        ValueError: larger than ``MAX_COCO_BYTES``.
     """
     if not path.is_file():
         raise DeepLesionRefused(f"{path}: no such file")
-    if (size := path.stat().st_size) > MAX_JSON_BYTES:
-        raise DeepLesionRefused(f"{path}: {size:,} bytes, at most {MAX_JSON_BYTES:,}")
+    require_at_most(path, MAX_COCO_BYTES)
     try:
         coco = json.loads(path.read_text("utf-8-sig"))
     except RecursionError:

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import ConfigDict, ValidationError
 from torch import Tensor
 
-from lesion_det.det_config import Arm, DetConfig, DetectorConfig, InputConfig
+from lesion_det.det_config import DetConfig
 from lesion_det.detector import Detector
+from lesion_det.detector_description import DESCRIBED, Description, read_description
 from lesion_det.detector_layouts import BACKGROUND_BOX, from_detectron2, to_detectron2
 from lesion_det.detectron2_settings import (
     DetectorSettings,
@@ -29,34 +29,11 @@ from lesion_det.detectron2_settings import (
 )
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, write_atomically
-from ubr_pretrain.config import Config, first_problem
-from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.config import read_yaml
 from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.trunk import Trunk
 
 MODEL, CONFIG = "model.pth", "config.yaml"
-
-
-class Description(Config):
-    """The entries of a detector's checkpoint that describe it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    arm: Arm
-    width: float
-    input: InputConfig
-    input_spec: InputSpec
-    detector_config: DetectorConfig
-    provenance: Provenance
-    config: Mapping[str, Any]
-
-    @property
-    def settings(self) -> DetectorSettings:
-        """What the detector's tensors need around them."""
-        return DetectorSettings(self.width, self.detector_config, self.input, self.input_spec)
-
-
-DESCRIBED = tuple(Description.model_fields)
 
 
 def write_detectron2(folder: Path, state: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -69,8 +46,8 @@ def write_detectron2(folder: Path, state: Mapping[str, Any]) -> tuple[Path, Path
     Raises:
         CheckpointRefused: it is not described, or its tensors are not those of its description.
     """
-    described = _described(state, "the checkpoint")
-    settings = described.settings
+    described = read_description(state, "the checkpoint")
+    settings = _settings(described)
     kept = {name: tensor.detach().cpu() for name, tensor in state["detector"].items()}
     _require_whole(kept, _expected_shapes(settings), set(), "the checkpoint")
     tensors = to_detectron2(kept, len(settings.detector.anchor_sizes_px))
@@ -118,7 +95,7 @@ def read_detectron2(model: Path, config: Path) -> dict[str, Any]:
     if described is None:
         described = _undescribed(settings)
     else:
-        stated = _described(described, str(model)).settings
+        stated = _settings(read_description(described, str(model)))
         differences(detectron2_settings(stated), keys, str(config))
     unread = content.get(BACKGROUND_BOX, {})
     if not isinstance(unread, Mapping):
@@ -138,11 +115,9 @@ def description_of(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**{n: state[n] for n in DESCRIBED}, "provenance": made.model_dump(mode="json")}
 
 
-def _described(state: object, source: str) -> Description:
-    try:
-        return Description.model_validate(state)
-    except ValidationError as error:
-        raise CheckpointRefused(f"{source}: its description: {first_problem(error)}") from error
+def _settings(said: Description) -> DetectorSettings:
+    """Return what the detector's tensors need around them."""
+    return DetectorSettings(said.width, said.detector_config, said.input, said.input_spec)
 
 
 def _undescribed(settings: DetectorSettings) -> dict[str, Any]:
@@ -196,10 +171,7 @@ def _require_whole(
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; name the configuration with --config")
-    try:
-        keys = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    keys = read_yaml(path)
     if not isinstance(keys, dict):
         raise ValueError(f"{path}: not a configuration of Detectron2")
     if "_BASE_" in keys:  # Detectron2 would read that file too, wherever it lies

@@ -14,14 +14,23 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from lesion_det.garbage import garbage_left
+from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import first_problem
 
@@ -135,6 +144,7 @@ def read_ground_truth(json_path: Path) -> GroundTruth:
     """
     if not json_path.is_file():
         raise GroundTruthRefused(f"{json_path}: no such file")
+    require_at_most(json_path, MAX_COCO_BYTES)
     try:
         coco = _Coco.model_validate_json(json_path.read_bytes(), strict=True)
     except ValidationError as error:
@@ -166,6 +176,20 @@ def read_ground_truth(json_path: Path) -> GroundTruth:
     return GroundTruth(file_sha256(json_path), images, json_path.name)
 
 
+def require_inside(file_name: str) -> str:
+    """Return a name of a file below a folder; refuse one that may lead out of it, on any system.
+
+    Raises:
+        ValueError: absolute, with a drive, a backslash, a ``..`` or what no name can hold.
+    """
+    parts = PurePosixPath(file_name).parts
+    if parts[:1] == ("/",) or ".." in parts or not {"\\", "\0"}.isdisjoint(file_name):
+        raise ValueError(f"{file_name!r:.200} leaves the folder of images")
+    if PureWindowsPath(file_name).drive:
+        raise ValueError(f"{file_name!r:.200} leaves the folder of images")
+    return file_name
+
+
 _PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _DiameterPx = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -176,7 +200,7 @@ class _Entry(BaseModel):
 
 class _Image(_Entry):
     id: PositiveInt
-    file_name: Annotated[str, Field(min_length=1)]
+    file_name: Annotated[str, Field(min_length=1), AfterValidator(require_inside)]
     height: PositiveInt
     width: PositiveInt
     patient_index: int

@@ -6,10 +6,10 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from lesion_det.boxes import Boxes
-from lesion_det.det_config import PATHS, Arm, DetConfig, DetectorConfig, Engine, InputConfig
+from lesion_det.det_config import PATHS, Arm, DetConfig, Engine, InputConfig
+from lesion_det.detector import Detector
+from lesion_det.detector_description import read_description
 from lesion_det.engine import LesionDetector, build_detector
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import TOP_K
@@ -27,9 +29,8 @@ from lesion_det.slices import PreparedImage
 from lesion_det.topk_recall import lesion_ranks
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
-from ubr_pretrain.ct import InputSpec
-from ubr_pretrain.runtime import Ranks
-from ubr_pretrain.trunk import Trunk
+from ubr_pretrain.runtime import Ranks, StopRequest
+from ubr_pretrain.trunk import Trunk, require_network
 
 
 def predict(
@@ -45,17 +46,47 @@ def predict(
     An image's answer does not depend on what it would share a batch with. The ranks share the
     images; the detector is left in the mode that it was in.
     """
+    answers = predict_all(detector, [ground_truth], prepared, ranks, StopRequest(), bf16=bf16)
+    assert answers is not None, "nobody asked it to stop"
+    return answers[0]
+
+
+def predict_all(
+    detector: LesionDetector,
+    ground_truths: Sequence[GroundTruth],
+    prepared: PreparedImages,
+    ranks: Ranks,
+    stop: StopRequest,
+    *,
+    bf16: bool = False,
+) -> list[Predictions] | None:
+    """Predict on several files; None, on all ranks, where a signal came to one of them.
+
+    Between two images a signal is looked for, so nobody waits for the end of thousands.
+    """
     was_training = detector.training
     detector.eval()
-    mine = ground_truth.images[ranks.rank :: ranks.world_size]
-    found = {
-        record.id: detect_original(detector, prepared[record], ranks.device, bf16=bf16)
-        for record in mine
-    }
+    answers = []
+    for ground_truth in ground_truths:
+        found: dict[int, tuple[Boxes, NDArray[np.float64]]] = {}
+        for record in ground_truth.images[ranks.rank :: ranks.world_size]:
+            if stop.signal is not None:
+                break
+            found[record.id] = detect_original(detector, prepared[record], ranks.device, bf16=bf16)
+        signals, of_ranks = zip(*ranks.gather_objects((stop.signal or 0, found)), strict=True)
+        if any(signals):
+            stop.signal = stop.signal or max(signals)
+            return None
+        answers.append(_together(ground_truth, of_ranks))
     detector.train(was_training)
-    of_all: dict[int, tuple[Boxes, NDArray[np.float64]]] = {}
-    for of_rank in ranks.gather_objects(found):
-        of_all |= of_rank
+    return answers
+
+
+def _together(
+    ground_truth: GroundTruth,
+    of_ranks: Sequence[Mapping[int, tuple[Boxes, NDArray[np.float64]]]],
+) -> Predictions:
+    of_all = {image_id: answer for found in of_ranks for image_id, answer in found.items()}
     return Predictions(
         ground_truth.sha256,
         {image_id: boxes for image_id, (boxes, _) in of_all.items()},
@@ -138,21 +169,32 @@ def read_detector(path: Path, engine: Engine | None = None) -> TrainedDetector:
         ValueError: the engine is not installed.
     """
     state = read_checkpoint(path, "detector")
-    config = DetectorConfig.model_validate(state["detector_config"])
-    detector = build_detector(
-        engine or state["config"].get("engine", "torchvision"),
-        Trunk("vgg16", state["width"], stride=config.stride),
-        InputSpec.model_validate(state["input_spec"]),
-        config,
-        head_seed=None,
-    )
+    said, tensors = read_description(state, str(path)), state.get("detector")
+    config = said.detector_config
+    trained_with = said.config.get("engine", "torchvision")
+    if not isinstance(tensors, dict) or trained_with not in get_args(Engine):
+        raise CheckpointRefused(
+            f"{path}: engine {trained_with!r} and a {type(tensors).__name__} of tensors describe "
+            "no detector"
+        )
+
+    def trunk() -> Trunk:
+        return Trunk("vgg16", said.width, stride=config.stride)
+
+    def network() -> LesionDetector:  # of either engine: the tensors are the same
+        return Detector(trunk(), said.input_spec, config, head_seed=None)
+
     try:
-        detector.load_state_dict(state["detector"])
-    except RuntimeError as error:
-        raise CheckpointRefused(f"{path}: {' '.join(str(error).split())}") from error
+        require_network(network, tensors, str(path))
+    except ValueError as error:
+        raise CheckpointRefused(str(error)) from error
+    detector = build_detector(
+        engine or trained_with, trunk(), said.input_spec, config, head_seed=None
+    )
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointRefused(f"{path}: {name} holds values that are not finite")
+    detector.load_state_dict(tensors)
     return TrainedDetector(
-        detector.eval().requires_grad_(False),
-        InputConfig.model_validate(state["input"]),
-        state["arm"],
-        Provenance.model_validate(state["provenance"]),
+        detector.eval().requires_grad_(False), said.input, said.arm, said.provenance
     )

@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic reads that of typing from Py
 
 from lesion_det.garbage import garbage_left
 from lesion_det.ground_truth import LESION_CATEGORY, GroundTruth
+from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
 
@@ -101,6 +102,7 @@ def read_predictions(path: Path) -> Predictions:
     """
     if not path.is_file():
         raise PredictionsRefused(f"{path}: no such file")
+    require_at_most(path, MAX_COCO_BYTES)
     try:
         file = _File.model_validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
@@ -142,6 +144,7 @@ def read_coco_results(path: Path, ground_truth: GroundTruth) -> Predictions:
         PredictionsRefused: not such a list; a category other than the lesion's; an unknown image;
             bad numbers.
     """
+    require_at_most(path, MAX_COCO_BYTES)
     try:
         results = _RESULTS.validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:

@@ -17,7 +17,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from lesion_det.boxes import Frame
 from lesion_det.det_config import InputConfig
-from lesion_det.ground_truth import ImageRecord
+from lesion_det.ground_truth import ImageRecord, require_inside
+from ubr_pretrain.png_slices import read_stored_slice
 
 STORED_ZERO_HU = 32768
 """DeepLesion stores HU + 32768."""
@@ -48,22 +49,15 @@ class PreparedImage:
 
 
 def read_slice(path: Path) -> Int16[ndarray, "y x"]:
-    """Read one PNG as HU.
+    """Read one PNG as HU; nothing is inflated before its header shows a possible 16-bit slice.
 
     Raises:
-        ValueError: no such file, not an image, or not a 16-bit grey one (an 8-bit read would give
-            plausible garbage).
+        ValueError: no such file, damaged or cut off, too large, or not a 16-bit grey PNG (an 8-bit
+            read would give plausible garbage).
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such slice")
-    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if stored is None:
-        raise ValueError(f"{path}: not a readable image")
-    if stored.dtype != np.uint16 or stored.ndim != 2:
-        raise ValueError(
-            f"{path}: {stored.dtype}{list(stored.shape)}, expected a 16-bit grey PNG (HU + 32768)"
-        )
-    return (stored.astype(np.int32) - STORED_ZERO_HU).astype(np.int16)
+    return (read_stored_slice(path).astype(np.int32) - STORED_ZERO_HU).astype(np.int16)
 
 
 def source_files(images: Path, record: ImageRecord, config: InputConfig) -> list[Path]:
@@ -208,9 +202,7 @@ def require_files(images: Path, records: Iterable[ImageRecord]) -> None:
     """
     records = list(records)
     for record in records:
-        name = PurePosixPath(record.file_name)
-        if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"{record.file_name}: leaves the folder of images")
+        require_inside(record.file_name)
     missing = [r.file_name for r in records if not (images / r.file_name).is_file()]
     if missing:
         raise ValueError(f"{images}: {len(missing)} key slices are missing, first {missing[0]}")

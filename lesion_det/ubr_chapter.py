@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_det.curve_figures import draw_ubr_training
+from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
 from ubr_pretrain.journal import read_metrics
 
 MAX_CURVES = 6
@@ -95,6 +96,7 @@ def embed_image(path: Path) -> EmbeddedImage:
     kind = IMAGE_TYPES.get(path.suffix.lower())
     if kind is None or not path.is_file():
         raise ValueError(f"{path}: no such PNG or JPEG picture")
+    require_at_most(path, MAX_NOTE_BYTES)
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return EmbeddedImage(path.stem.replace("_", " "), f"data:{kind};base64,{data}")
 

@@ -23,6 +23,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, read_landmarks
 
 CREST_MM, APEX_MM = 687.0, 280.0
@@ -72,6 +73,7 @@ def read_anchors(
 
 
 def _columns(path: Path) -> list[str]:
+    require_at_most(path, MAX_TABLE_BYTES)
     try:
         return list(pd.read_csv(path, nrows=0).columns)
     except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import TypeAdapter, ValidationError
 
+from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, TRUNK, ZONE_BOUNDS, ZONE_NAMES
@@ -259,6 +260,7 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         ValueError: no such file, not a calibration, from a newer version, or impossible values.
     """
+    require_at_most(path, MAX_NOTE_BYTES)
     try:
         record = TypeAdapter(dict[str, object]).validate_json(path.read_bytes())
         version = record.pop("schema_version", None)

@@ -23,7 +23,10 @@ from ubr_pretrain import __version__
 from ubr_pretrain.plain_words import PlainHelp, plain_complaint
 
 MAX_YAML_BYTES = 1_000_000
-"""A configuration larger than this is not a configuration (and may be an alias bomb)."""
+"""A configuration larger than this is not a configuration."""
+
+MAX_YAML_DEPTH = 20
+"""Ours nest four deep; a parser that recurses ends at a thousand."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -112,6 +115,7 @@ def parse_config(
     arguments = list(sys.argv[1:] if argv is None else argv)
     if presets is not None:
         arguments = _expand_preset(parser, arguments, presets)
+    _require_plain_configs(parser, arguments)
     parsed = parser.parse_args([_known_spelling(parser, a) for a in arguments])
     values = parsed.as_dict()
     rest = argparse.Namespace(
@@ -155,6 +159,17 @@ def _expand_preset(parser: ArgumentParser, arguments: list[str], presets: str) -
     return [f"--config={file}", *others]
 
 
+def _require_plain_configs(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse a ``--config`` that the parser should not even open."""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        if flag == "--config" and (file := Path(value if equals else after)).is_file():
+            try:
+                read_yaml(file)
+            except (OSError, ValueError) as error:
+                refuse(parser.prog, f"--config {error}")
+
+
 def configs_folder(name: str) -> Path:
     """Return the folder of presets, in a checkout or in an installed package."""
     here = Path(__file__).resolve().parent
@@ -170,14 +185,38 @@ def read_config(path: Path, model: type[Model]) -> Model:
     Raises:
         ValueError: not YAML, larger than ``MAX_YAML_BYTES``, or refused by the model.
     """
+    try:
+        return model.model_validate(read_yaml(path) or {})
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_problem(error)}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the plain values of a small YAML file.
+
+    Aliases are not read: ten lines of them stand for a thousand million values.
+
+    Raises:
+        ValueError: not YAML, names Python objects, larger than ``MAX_YAML_BYTES``, nested deeper
+            than ``MAX_YAML_DEPTH``, or with an alias.
+    """
     if path.stat().st_size > MAX_YAML_BYTES:
         raise ValueError(f"{path}: larger than {MAX_YAML_BYTES} bytes, not a configuration")
     try:
-        return model.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+        text = path.read_text("utf-8")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{path}: has an alias (*{event.anchor}); write the values out")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_YAML_DEPTH:
+                raise ValueError(f"{path}: nested deeper than {MAX_YAML_DEPTH}, no configuration")
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ValueError(f"{path}: {first_problem(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not YAML: it is no UTF-8 text") from error
 
 
 def config_to_yaml(config: BaseModel) -> str:

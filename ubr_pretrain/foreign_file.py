@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
 from ubr_pretrain.foreign_weights import parse_json, read_foreign_weights, read_plain_pickle
 
@@ -82,6 +83,7 @@ def _read_hub_config(config: Path, weights: Path) -> list[Any]:
     """Return what ``config.json`` may say: at its top, or in ``about`` where others have that."""
     if not config.is_file():
         return []
+    require_at_most(config, MAX_NOTE_BYTES)
     content = parse_json(config.read_bytes(), str(config))
     said: list[Any] = [content, content.get("about")] if isinstance(content, Mapping) else []
     for about in said:

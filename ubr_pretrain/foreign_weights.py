@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
 
 _ALLOWED = {
@@ -55,7 +56,7 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
     about = _read_description(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True), about
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (*_DAMAGED, RuntimeError, OSError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
 
@@ -63,6 +64,7 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
 def _read_description(file: Path) -> Mapping[str, Any]:
     """Return the ``.json`` beside a file where it is ours; a stranger says nothing to us."""
     description = file.with_suffix(".json")
+    require_at_most(description, MAX_NOTE_BYTES)
     try:
         about = json.loads(description.read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
@@ -95,7 +97,7 @@ def read_plain_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError, OverflowError, MemoryError) as error:
         raise CheckpointRefused(f"{path}: not a pickle of plain arrays ({error})") from error
 
 

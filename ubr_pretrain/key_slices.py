@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.png_slices import read_png_slice
 from ubr_pretrain.reading_rules import check_spacing
@@ -104,6 +105,7 @@ def read_key_slices(table: Path) -> tuple[list[KeySlice], Counter[str]]:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    require_at_most(path, MAX_TABLE_BYTES)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

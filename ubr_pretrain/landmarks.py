@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
+
 LANDMARK_COORDINATES: dict[str, float] = {
     "vertex": 168.0,
     "C7_T1": 104.0,
@@ -67,6 +69,7 @@ def read_landmarks(path: Path) -> tuple[LandmarkMark, ...]:
     """
     import pandas as pd  # a third of a second that only a table is worth
 
+    require_at_most(path, MAX_TABLE_BYTES)
     try:
         table = pd.read_csv(path, dtype={"volume": str, "landmark": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused
 from ubr_pretrain.reading_rules import MAX_SIDE_PX, ReadingRules, check_spacing
 from ubr_pretrain.sparse_volume import plan_reading
@@ -79,6 +80,16 @@ def read_png_slice(path: Path) -> NDArray[np.int16]:
     """Read one slice: int16 HU [y, x], clipped to ``AIR_HU`` from below.
 
     Raises:
+        VolumeRefused: as in `read_stored_slice`.
+    """
+    hu = read_stored_slice(path).astype(np.int32) - HU_OFFSET
+    return np.maximum(hu, AIR_HU).astype(np.int16)
+
+
+def read_stored_slice(path: Path) -> NDArray[np.uint16]:
+    """Read one slice as it is stored: HU + 32768, [y, x].
+
+    Raises:
         VolumeRefused: E-MISSING, E-NOTFILE, E-EMPTY, E-FORMAT, E-RGB, E-SIZE-LIMIT, E-TRUNC, E-CRC.
     """
     with StoredFile(path) as file:
@@ -93,8 +104,7 @@ def read_png_slice(path: Path) -> NDArray[np.int16]:
         raise VolumeRefused("E-CRC", path, "the compressed pixels are damaged")
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise VolumeRefused("E-FORMAT", path, f"decodes to {stored.dtype}{stored.shape}")
-    hu = stored.astype(np.int32) - HU_OFFSET
-    return np.maximum(hu, AIR_HU).astype(np.int16)
+    return stored
 
 
 def table_spacing_mm(folder: Path) -> tuple[float, float, float]:
@@ -107,6 +117,10 @@ def table_spacing_mm(folder: Path) -> tuple[float, float, float]:
     tables = sorted(folder.resolve().parent.parent.glob("DL_info*.csv"))
     found: set[str] = set()
     for table in tables:
+        try:
+            require_at_most(table, MAX_TABLE_BYTES)
+        except ValueError as error:
+            raise VolumeRefused("E-SPACING", folder, f"has no spacing ({error})") from error
         stat = table.stat()
         found |= _spacings(table, stat.st_size, stat.st_mtime_ns).get(folder.name, frozenset())
     if not found:

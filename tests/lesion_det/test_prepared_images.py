@@ -127,7 +127,7 @@ class TestWhatCannotBeBuilt:
         for patient in (2, 4):
             (mine.images / f"{patient:06d}_01_01" / "010.png").write_bytes(b"not a picture")
         with pytest.raises(
-            ValueError, match=r"000002_01_01/010\.png: not a readable image \(and 1 more key"
+            ValueError, match=r"E-FORMAT .*000002_01_01/010\.png .*text \(and 1 more key"
         ):
             built(mine, tmp_path / "cache")
         decoded.clear()

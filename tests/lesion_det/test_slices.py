@@ -52,24 +52,24 @@ class TestReadingASlice:
         np.testing.assert_array_equal(read_slice(tmp_path / "a.png"), hu)
 
     @pytest.mark.parametrize(
-        ("stored", "shape"),
+        ("stored", "said"),
         [
-            (np.zeros((4, 4), np.uint8), r"uint8\[4, 4\]"),
-            (np.zeros((4, 4, 3), np.uint16), r"uint16\[4, 4, 3\]"),
+            (np.zeros((4, 4), np.uint8), r"E-FORMAT .*a\.png .*has 8 bits"),
+            (np.zeros((4, 4, 3), np.uint16), r"E-RGB .*a\.png .*not 16-bit grey"),
         ],
     )
     def test_anything_but_16_bit_grey_is_refused(
-        self, tmp_path: Path, stored: np.ndarray, shape: str
+        self, tmp_path: Path, stored: np.ndarray, said: str
     ) -> None:
         cv2.imwrite(str(tmp_path / "a.png"), stored)
-        with pytest.raises(ValueError, match=rf"a\.png: {shape}, expected a 16-bit grey PNG"):
+        with pytest.raises(ValueError, match=said):
             read_slice(tmp_path / "a.png")
 
     def test_a_missing_or_damaged_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a\.png: no such slice"):
             read_slice(tmp_path / "a.png")
         (tmp_path / "a.png").write_bytes(b"<html>not found</html>")
-        with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
+        with pytest.raises(ValueError, match=r"E-FORMAT .*a\.png .*web page"):
             read_slice(tmp_path / "a.png")
 
     def test_a_slice_of_another_size_than_stated_is_refused(self, tmp_path: Path) -> None:
