@@ -27,6 +27,9 @@ AIR_HU = -1024
 MAX_HU = 3071
 """Top of the 12-bit scale on which CT scanners store HU."""
 
+MAX_CAUSE = 500
+"""Characters of a cause that are shown: a damaged header may hold thousands."""
+
 STEP_TOLERANCE = 0.05
 """Two neighbouring slices belong to one run where their step is within 5 % of the slice spacing."""
 
@@ -90,6 +93,14 @@ IMAGENET_INPUT = InputSpec(scale=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.
 """What torchvision's ImageNet weights were trained on (VGG16_Weights), with the CT window."""
 
 
+def printable(text: str, most: int = MAX_CAUSE) -> str:
+    """Return one line of text, whatever a file holds: the rest is escaped, and cut at ``most``."""
+    cut = text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    return (
+        cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+    )
+
+
 class VolumeRefused(ValueError):  # noqa: N818  (a refusal is the field's word, not an error of ours)
     """A volume that cannot be read without the risk of a wrong result.
 
@@ -101,8 +112,10 @@ class VolumeRefused(ValueError):  # noqa: N818  (a refusal is the field's word, 
     """
 
     def __init__(self, code: str, path: Any, cause: str, hint: str = "") -> None:
+        cause = printable(cause)
         self.code, self.path, self.cause, self.hint = code, str(path), cause, hint
-        super().__init__("  ".join(part for part in (code, self.path, cause, hint) if part))
+        shown = (code, printable(self.path, len(self.path)), cause, hint)
+        super().__init__("  ".join(part for part in shown if part))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.code, self.path, self.cause, self.hint)

@@ -162,6 +162,8 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
     inflated = io.BytesIO(engine.decompress(file.stream.read(), max_bytes))
     if engine.unconsumed_tail:
         raise VolumeRefused("E-SIZE-LIMIT", file.path, f"inflates to more than {max_bytes} bytes")
+    if not engine.eof:
+        raise VolumeRefused("E-TRUNC", file.path, "the deflated data set ends before its end mark")
     dataset = read_dataset(
         inflated, False, True, stop_when=lambda tag, *_: tag >= PIXEL_GROUP, specific_tags=TAGS
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,16 @@ ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 PIXEL_KINDS = (b"OB", b"OW", b"UN")
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+DECODE_ERRORS = (
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+"""What pydicom and its decoders raise on damaged pixels."""
 
 _filters = threading.Lock()
 """Held while warnings are silenced: their filters are shared by all threads."""
@@ -219,7 +230,7 @@ def decode(path: Path, syntax: str, shape: tuple[int, int, int]) -> NDArray[Any]
         with _silent():  # padding bytes and the like, checked before
             deflated = syntax == DeflatedExplicitVRLittleEndian
             raw = pixel_array(pydicom.dcmread(path) if deflated else path, raw=True)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except DECODE_ERRORS as error:
         raise VolumeRefused(
             "E-CODEC",
             path,

@@ -66,8 +66,8 @@ class HuScale:
         if self._is_whole and stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
             self._convert_whole(stored, out)
             return
-        values = stored.astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite: refused by notes
+        with np.errstate(over="ignore", invalid="ignore"):  # not finite: refused by notes
+            values = stored.astype(np.float64)
             values *= self.slope
             values += self.intercept
         low, high = float(values.min()), float(values.max())

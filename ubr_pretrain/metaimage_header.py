@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.plain_numbers import plain_float
+from ubr_pretrain.reading_rules import check_spacing
 from ubr_pretrain.volume_header import VolumeHeader, affine_of, neighbour, shape_of, unit_rows
 
 MAX_LINE_BYTES = 1 << 16
@@ -24,6 +26,13 @@ VOXEL_TYPES = {
     "MET_DOUBLE": "f8",
 }  # fmt: skip
 """MET_LONG is missing on purpose: it has 4 or 8 bytes, depending on the machine that wrote it."""
+
+MAX_UNIT_ERROR = 1e-3
+
+BYTE_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+ROTATIONS = ("TransformMatrix", "Rotation", "Orientation")
+ORIGINS = ("Offset", "Position", "Origin")
+"""One thing under several names; where a file gives more than one, they must agree."""
 
 
 def read_metaimage_header(stream: BinaryIO, path: Path) -> VolumeHeader:
@@ -86,7 +95,7 @@ def _numbers(fields: dict[str, str], name: str, path: Path) -> list[float] | Non
     if name not in fields:
         return None
     try:
-        return [float(word) for word in fields[name].split()]
+        return [plain_float(word) for word in fields[name].split()]
     except ValueError as error:
         raise VolumeRefused("E-HEADER", path, f"{name} = {fields[name]} is not numbers") from error
 
@@ -115,7 +124,10 @@ def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[np.generic]:
     name = fields.get("ElementType", "missing")
     if name not in VOXEL_TYPES:
         raise VolumeRefused("E-HEADER", path, f"ElementType {name} is no portable real voxel type")
-    big = _true(fields, "BinaryDataByteOrderMSB") or _true(fields, "ElementByteOrderMSB")
+    stated = {_true(fields, name) for name in BYTE_ORDERS if name in fields}
+    if len(stated) > 1:
+        raise VolumeRefused("E-HEADER", path, f"{' and '.join(BYTE_ORDERS)} contradict each other")
+    big = True in stated
     return np.dtype(VOXEL_TYPES[name]).newbyteorder(">" if big else "<")
 
 
@@ -132,16 +144,16 @@ def _spacing_mm(
 
 def _axes_lps(fields: dict[str, str], num_sides: int, path: Path) -> NDArray[np.float64] | None:
     """Return the k, j, i axes: the n-th triple of the matrix is where the n-th index grows."""
-    name = next(
-        (n for n in ("TransformMatrix", "Rotation", "Orientation") if n in fields),
-        "TransformMatrix",
-    )
-    numbers = _numbers(fields, name, path)
+    name, numbers = _synonym(fields, ROTATIONS, path)
     if numbers is None:
         return None
     if len(numbers) != 9 or num_sides != 3:
         raise VolumeRefused("E-GEOM", path, f"{name} = {fields[name]} is not 3 x 3 for three axes")
-    return unit_rows(path, np.array(numbers).reshape(3, 3)[::-1])
+    rows = np.array(numbers).reshape(3, 3)[::-1]
+    units = unit_rows(path, rows)
+    if np.abs(rows - units).max() > MAX_UNIT_ERROR:  # readers disagree whether it is a spacing
+        raise VolumeRefused("E-GEOM", path, f"{name} = {fields[name]} is not of unit vectors")
+    return units
 
 
 def _affine_lps(
@@ -153,6 +165,24 @@ def _affine_lps(
     """Return the affine of the k, j, i indices; None without directions or spacing."""
     if axes_lps is None or spacing_mm is None:
         return None
-    name = next((n for n in ("Offset", "Position", "Origin") if n in fields), "Offset")
-    origin_mm = np.array(_numbers(fields, name, path) or [0.0, 0.0, 0.0])
+    check_spacing(path, spacing_mm)
+    origin_mm = np.array(_synonym(fields, ORIGINS, path)[1] or [0.0, 0.0, 0.0])
     return affine_of(path, axes_lps * np.array(spacing_mm)[:, np.newaxis], origin_mm)
+
+
+def _synonym(
+    fields: dict[str, str], names: tuple[str, ...], path: Path
+) -> tuple[str, list[float] | None]:
+    """Return what a field with several names says, and the name that was used.
+
+    Raises:
+        VolumeRefused: E-GEOM: two names say two things.
+    """
+    given = {name: _numbers(fields, name, path) for name in names if name in fields}
+    name, numbers = next(iter(given.items()), (names[0], None))
+    for other, others in given.items():
+        if others != numbers:
+            raise VolumeRefused(
+                "E-GEOM", path, f"{name} = {fields[name]}, but {other} = {fields[other]}"
+            )
+    return name, numbers

@@ -65,14 +65,21 @@ HALF_TURN_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 """1 - (b^2 + c^2 + d^2) below this is what float32 leaves of a half turn, not a small angle."""
 
 MAX_FORM_ANGLE_DEG = 1.0
-MAX_FORM_STRETCH = 0.01
+MAX_FORM_STRETCH = 0.002
+MAX_FORM_SHIFT_MM = 1.0
+
+LEAST_SLOPE = 1e-6
+"""Below it every voxel is one HU, and readers disagree whether it counts as none."""
+
+FORM_CODES = range(6)
 
 
 def read_nifti_header(stream: BinaryIO, path: Path) -> VolumeHeader:
     """Parse and check the header; ``stream`` is left behind it.
 
     Raises:
-        VolumeRefused: E-TRUNC, E-HEADER, E-FORMAT, E-DIM, E-4D, E-RGB, E-SPACING, E-GEOM.
+        VolumeRefused: E-TRUNC, E-HEADER, E-FORMAT, E-DIM, E-4D, E-RGB, E-RESCALE, E-SPACING,
+            E-GEOM.
     """
     raw = stream.read(NIFTI_1.itemsize)
     for layout in (NIFTI_1, NIFTI_2):
@@ -100,7 +107,7 @@ def _checked(raw: bytes, layout: np.dtype[Any], order: ByteOrder, path: Path) ->
     shape = shape_of(path, tuple(int(n) for n in header["dim"][1 : num_dims + 1]), least=2)
     dtype = _voxel_type(header, order, path)
     spacing_mm = _spacing_mm(header, path)
-    slope, intercept, notes = _rescale(header)
+    slope, intercept, notes = _rescale(header, path)
     axes_lps, affine_lps = _placement(header, spacing_mm, path)
     return VolumeHeader(
         shape=shape,
@@ -139,12 +146,14 @@ def _offset(header: Any, path: Path) -> int:
     return int(offset)
 
 
-def _rescale(header: Any) -> tuple[float, float, tuple[str, ...]]:
+def _rescale(header: Any, path: Path) -> tuple[float, float, tuple[str, ...]]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0.0:  # the standard's way to say "not scaled"
         return 1.0, 0.0, ()
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
+    if math.isnan(slope) and (math.isnan(intercept) or intercept == 0.0):  # nibabel's way
         return 1.0, 0.0, (f"scl_slope {slope:g}, scl_inter {intercept:g} ignored",)
+    if not (math.isfinite(intercept) and LEAST_SLOPE <= abs(slope) < math.inf):
+        raise VolumeRefused("E-RESCALE", path, f"scl_slope {slope:g}, scl_inter {intercept:g}")
     return slope, intercept, ()
 
 
@@ -167,6 +176,9 @@ def _placement(
         qoffset_mm = header["qoffset"].astype(np.float64) * units_mm
     origins_mm = {"qform": qoffset_mm, "sform": srow_mm[:, 3]}
     forms: dict[str, NDArray[np.float64]] = {}
+    for name in origins_mm:
+        if int(header[f"{name}_code"]) not in FORM_CODES:
+            raise VolumeRefused("E-HEADER", path, f"{name}_code is {header[f'{name}_code']}")
     if int(header["qform_code"]) > 0:
         forms["qform"] = _qform_columns(header, path) * np.array(spacing_mm)
     if int(header["sform_code"]) > 0:
@@ -186,6 +198,9 @@ def _placement(
     if len(forms) == 2 and _disagree(forms["qform"], forms["sform"]):
         shown = (f"{name} {columns.round(4).tolist()}" for name, columns in forms.items())
         raise VolumeRefused("E-GEOM", path, f"{' and '.join(shown)} disagree", "remove one")
+    if len(forms) == 2 and np.abs(qoffset_mm - srow_mm[:, 3]).max() > MAX_FORM_SHIFT_MM:
+        shown = (f"{name} begins at {mm.round(2).tolist()} mm" for name, mm in origins_mm.items())
+        raise VolumeRefused("E-GEOM", path, f"{' and '.join(shown)}", "remove one")
     return (None, None) if axes is None or affine is None else (axes, affine)
 
 
@@ -198,7 +213,10 @@ def _qform_columns(header: Any, path: Path) -> NDArray[np.float64]:
     a = math.sqrt(square) if square > HALF_TURN_ROUNDING else 0.0
     b, c, d = (q / math.hypot(a, b, c, d) for q in (b, c, d))
     a = math.sqrt(max(1.0 - (b * b + c * c + d * d), 0.0))
-    handedness = -1.0 if float(header["pixdim"][0]) < 0 else 1.0
+    sign = float(header["pixdim"][0])
+    if not 0.0 <= sign < math.inf and sign != -1.0:  # readers disagree on what it means
+        raise VolumeRefused("E-GEOM", path, f"pixdim[0] is {sign:g}, must be -1 or 1")
+    handedness = -1.0 if sign < 0 else 1.0
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],

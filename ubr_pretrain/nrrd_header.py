@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.plain_numbers import plain_float, plain_int
 from ubr_pretrain.volume_header import VolumeHeader, affine_of, neighbour, shape_of, unit_rows
 
 MAX_LINE_BYTES = 1 << 16
 MAX_LINES = 10_000
+MAGIC_LINE = re.compile(rb"NRRD000[1-5]\r?\n")
+THREE_VECTORS = re.compile(r"\s*(?:\([^()]*\)\s*){3}")
 
 VOXEL_TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -39,7 +42,18 @@ SPACES_TO_LPS = {
     ("left-anterior-superior", "las"): (1.0, -1.0, 1.0),
 }
 
-SPATIAL_KINDS = {"domain", "space", "???", "none"}
+FIELDS = {
+    "dimension", "type", "blocksize", "encoding", "endian", "content", "min", "max", "oldmin",
+    "oldmax", "datafile", "lineskip", "byteskip", "number", "sampleunits", "sizes", "spacings",
+    "thicknesses", "axismins", "axismaxs", "centers", "centerings", "kinds", "labels", "units",
+    "space", "spacedimension", "spaceunits", "spaceorigin", "spacedirections", "measurementframe",
+}  # fmt: skip
+"""Every field of the format: another name is a damaged line, whose value would be a default."""
+
+RIVALS_OF_DIRECTIONS = {"spacings", "axismins", "axismaxs", "units"}
+"""What the format forbids beside space directions, as it says the same another way."""
+
+SPATIAL_KINDS = {"domain", "space", "time", "???", "none"}
 COLOUR_KINDS = {"rgb-color", "rgba-color", "hsv-color", "xyz-color", "vector", "list", "2-vector",
                 "3-vector", "4-vector", "complex", "point", "normal"}  # fmt: skip
 
@@ -59,6 +73,8 @@ def read_nrrd_header(stream: BinaryIO, path: Path) -> VolumeHeader:
     kinds = fields.get("kinds", "").lower().split()
     if len(kinds) == len(sides) and COLOUR_KINDS.intersection(kinds):
         raise VolumeRefused("E-RGB", path, f"kinds {' '.join(kinds)}: more than one value a voxel")
+    if kinds and not (len(kinds) == len(sides) and SPATIAL_KINDS.issuperset(kinds)):
+        raise VolumeRefused("E-HEADER", path, f"kinds {' '.join(kinds)} are not those of a volume")
     shape = shape_of(path, sides)
     encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
@@ -84,16 +100,19 @@ def read_nrrd_header(stream: BinaryIO, path: Path) -> VolumeHeader:
 def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
     """Return the ``name: value`` lines up to the empty line, names in lower case without blanks."""
     fields: dict[str, str] = {}
-    stream.readline(MAX_LINE_BYTES)
+    if not MAGIC_LINE.fullmatch(stream.readline(MAX_LINE_BYTES)):
+        raise VolumeRefused("E-HEADER", path, "the first line is not NRRD0001 to NRRD0005")
     for _ in range(MAX_LINES):
         line = stream.readline(MAX_LINE_BYTES)
         text = line.rstrip(b"\r\n").decode("utf-8", errors="replace")
         if not text:
             return fields
-        name, colon, value = text.partition(": ")
-        if text.startswith("#") or ":=" in name or not colon:  # a comment, or a key of the user
+        if text.startswith("#") or ":=" in text.partition(": ")[0]:  # a comment, a key of the user
             continue
+        name, _, value = text.partition(":")
         name = name.replace(" ", "").lower()
+        if name not in FIELDS:
+            raise VolumeRefused("E-HEADER", path, f"line {text!r} is no field of an NRRD header")
         if name in fields:
             raise VolumeRefused("E-HEADER", path, f"field {name!r} is given twice")
         fields[name] = value.strip()
@@ -102,7 +121,7 @@ def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
 
 def _whole_numbers(fields: dict[str, str], name: str, path: Path) -> list[int]:
     try:
-        return [int(word) for word in fields[name].split()]
+        return [plain_int(word) for word in fields[name].split()]
     except (KeyError, ValueError) as error:
         raise VolumeRefused(
             "E-HEADER", path, f"{name} is {fields.get(name, 'missing')!r}, not whole numbers"
@@ -134,16 +153,19 @@ def _space_vectors(
     """Return the k, j, i steps in mm, LPS; None where the file states no directions."""
     if "spacedirections" not in fields:
         return None
+    if rivals := RIVALS_OF_DIRECTIONS.intersection(fields):
+        raise VolumeRefused("E-HEADER", path, f"space directions and {', '.join(sorted(rivals))}")
     signs = _space_signs(fields, path)
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
     if any(unit.lower() not in ("mm", "millimeter", "millimeters", "") for unit in units):
         raise VolumeRefused("E-SPACING", path, f"space units {fields['spaceunits']} are not mm")
     words = re.findall(r"\(([^)]*)\)", fields["spacedirections"])
     try:
-        vectors = np.array([[float(x) for x in word.split(",")] for word in words])
+        vectors = np.array([[plain_float(x) for x in word.split(",")] for word in words])
     except ValueError:
         vectors = np.empty((0, 0))
-    if vectors.shape != (3, 3) or num_sides != 3:
+    is_three = THREE_VECTORS.fullmatch(fields["spacedirections"]) is not None
+    if not is_three or vectors.shape != (3, 3) or num_sides != 3:
         raise VolumeRefused(
             "E-GEOM",
             path,
@@ -157,7 +179,7 @@ def _origin_mm(fields: dict[str, str], path: Path) -> NDArray[np.float64]:
     words = fields.get("spaceorigin", "(0,0,0)").strip("() ").split(",")
     try:
         signed = zip(words, _space_signs(fields, path), strict=True)
-        return np.array([float(word) * sign for word, sign in signed])
+        return np.array([plain_float(word) * sign for word, sign in signed])
     except ValueError as error:
         raise VolumeRefused(
             "E-GEOM", path, f"space origin {fields['spaceorigin']!r} is not three numbers"
@@ -172,7 +194,7 @@ def _spacing(
         steps = np.linalg.norm(vectors, axis=1).tolist()
     elif "spacings" in fields:
         try:
-            steps = [float(word) for word in fields["spacings"].split()][::-1]
+            steps = [plain_float(word) for word in fields["spacings"].split()][::-1]
         except ValueError:
             steps = []
         if len(steps) != 3:

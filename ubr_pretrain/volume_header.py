@@ -87,6 +87,7 @@ def neighbour(path: Path, name: str) -> Path:
     data_file = path.parent / name
     if (
         Path(name).name != name
+        or "\0" in name
         or name in (".", "..", "LIST")
         or "%" in name
         or data_file.resolve().parent != path.parent.resolve()
