@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,24 +50,29 @@ def _below(top: Path, seen: set[tuple[int, int]]) -> Iterator[Listing]:
         try:
             if not _is_new(folder, seen):
                 continue
-            entries = sorted(folder.iterdir())
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             yield Listing(folder.parent, refusal=_missing(folder, error))
             continue
-        folders = [entry for entry in entries if _is_folder(entry)]
-        files = [entry for entry in entries if not _is_folder(entry) and _is_new(entry, seen)]
+        folders, files = [], []
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(folder / entry.name)
+            elif _is_new(entry, seen):
+                files.append(folder / entry.name)
         yield Listing(folder, tuple(files))
         stack.extend(reversed(folders))
 
 
-def _is_folder(path: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return path.is_dir()
+        return entry.is_dir()  # most file systems say so in the listing: no file is asked
     except OSError:  # a path longer than the system takes
         return True
 
 
-def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
+def _is_new(path: Path | os.DirEntry[str], seen: set[tuple[int, int]]) -> bool:
     try:
         node = path.stat()
     except OSError:  # a dangling link or a loop of links is a file that cannot be opened

@@ -16,6 +16,9 @@ from ubr_pretrain.volumes import VolumeEntry
 VOLUMES_AT_ONCE = 64
 """Volumes whose headers are held while units are scored one after the other."""
 
+SCANS_AT_ONCE = 1024
+"""Slices and what is recorded already, which hold no headers, are told of so many at a time."""
+
 
 @dataclass(frozen=True)
 class ScoringTask:
@@ -138,11 +141,15 @@ def plan_unit(unit: Unit, is_done: Recorded) -> Plan:
 def plans_of_units(units: Iterable[Unit], is_done: Recorded) -> Iterator[Plan]:
     """Plan units a few at a time: as many as hold ``VOLUMES_AT_ONCE`` volumes to be scored."""
     few: list[Plan] = []
+    volumes = scans = 0
     for unit in units:
-        few.append(plan_unit(unit, is_done))
-        if sum(len(plan.volumes) for plan in few) >= VOLUMES_AT_ONCE:
+        plan = plan_unit(unit, is_done)
+        few.append(plan)
+        volumes += len(plan.volumes)
+        scans += 1 + len(plan.images) + len(plan.held)
+        if volumes >= VOLUMES_AT_ONCE or scans >= SCANS_AT_ONCE:
             yield _joined(few)
-            few = []
+            few, volumes, scans = [], 0, 0
     yield _joined(few)
 
 

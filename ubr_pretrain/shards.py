@@ -21,7 +21,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -107,7 +106,7 @@ class Unit:
     path: Path
     files: tuple[Path, ...] = ()
     alone: bool = True
-    tops: tuple[Path, ...] = ()
+    tops: frozenset[Path] = frozenset()
 
     def scans(self) -> Scans:
         """Find what lies in the unit, under the names it has among all units."""
@@ -131,11 +130,8 @@ class Unit:
 
         def is_of_another(path: Path) -> bool:
             real = Path(os.path.realpath(path))
-            return any(
-                real.is_relative_to(top)
-                and not (own.is_relative_to(top) and real.is_relative_to(own))
-                for top in self.tops
-            )
+            top = _top_of(real, self.tops)
+            return top is not None and not (own.is_relative_to(top) and real.is_relative_to(own))
 
         for listing in listings([self.path]):
             if not is_of_another(listing.folder):
@@ -162,18 +158,27 @@ def find_units(paths: Sequence[Path]) -> list[Unit]:
     Raises:
         ValueError: a path that cannot be listed, that lies in another, or has the name of another.
     """
-    roots = tuple(path.resolve() for path in paths)
-    for a, b in permutations(roots, 2):
-        if a == b or a in b.parents:
-            raise ValueError(f"{b}: lies in {a}; shards need paths of which none is in another")
+    roots = [path.resolve() for path in paths]
+    tops = frozenset(roots)
+    given = Counter(roots)
+    for root in roots:
+        if (above := root if given[root] > 1 else _top_of(root.parent, tops)) is not None:
+            raise ValueError(
+                f"{root}: lies in {above}; shards need paths of which none is in another"
+            )
     if twice := [name for name, n in Counter(map(_own_name, roots)).items() if n > 1]:
         raise ValueError(f"{twice[0]}: two of the paths have this name; give their parent folders")
-    units = [unit for path in paths for unit in _units_below(path.absolute(), roots)]
+    units = [unit for path in paths for unit in _units_below(path.absolute(), tops)]
     times = Counter(map(_stem_key, units))
-    return [replace(unit, alone=times[_stem_key(unit)] == 1, tops=roots) for unit in units]
+    return [replace(unit, alone=times[_stem_key(unit)] == 1, tops=tops) for unit in units]
 
 
-def _units_below(root: Path, roots: Sequence[Path]) -> Iterator[Unit]:
+def _top_of(path: Path, tops: frozenset[Path]) -> Path | None:
+    """Return which of some folders a path is or lies in; its way up is short, they may be many."""
+    return next((above for above in (path, *path.parents) if above in tops), None)
+
+
+def _units_below(root: Path, tops: frozenset[Path]) -> Iterator[Unit]:
     name = _own_name(root)
     if not root.is_dir():
         yield Unit(name, root, root)
@@ -187,7 +192,7 @@ def _units_below(root: Path, roots: Sequence[Path]) -> Iterator[Unit]:
     for node in nodes:
         path = root / node.name
         target = Path(os.path.realpath(path))  # Path.resolve raises where links form a loop
-        if node.is_symlink() and any(target.is_relative_to(top) for top in roots):
+        if node.is_symlink() and _top_of(target, tops) is not None:
             continue
         if node.is_dir():
             yield Unit(f"{name}/{node.name}", root, path)
