@@ -10,8 +10,8 @@ from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.guard import guarded_readers
 from ubr_pretrain.volumes import VolumeEntry
 
-WORTH_CHILDREN = 500
-"""Slices to be decoded; of fewer, nobody who wants to stop waits long."""
+WORTH_CHILDREN = 10_000
+"""Slices to be decoded, some ten seconds of work; children take one or two to start."""
 
 MARK = ".building"
 """In a store while something is decoded into it; there from before: that build has died."""
