@@ -43,8 +43,9 @@ def resample_slices(
     if shrinks and (hu.shape[1] % rows or hu.shape[2] % columns):
         # By a factor that is not whole, OpenCV averages int16 in float32 and rounds to nearest, and
         # needs little longer for four channels than for one.
+        four = np.empty((*hu.shape[1:], 4), np.int16)  # fresh pages would cost as much as resizing
         for first in range(0, len(hu), 4):
-            image = cv2.merge(list(hu[first : first + 4]))
+            image = cv2.merge(list(hu[first : first + 4]), four)
             small = cv2.resize(image, (columns, rows), interpolation=how)
             small = small.reshape(rows, columns, -1)[out_of]
             square[first : first + 4, *into] = small.transpose(2, 0, 1)
