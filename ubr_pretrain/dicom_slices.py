@@ -184,13 +184,19 @@ def _check_alike(slices: Sequence[CtSlice]) -> None:
             raise VolumeRefused(
                 "E-ORIENT",
                 s.path,
-                f"orientation {[*s.row_lps.round(4), *s.column_lps.round(4)]}, its series has "
-                f"{[*row.round(4), *column.round(4)]}",
+                f"orientation {_rounded(s.row_lps, s.column_lps)}, its series has "
+                f"{_rounded(row, column)}",
             )
         if np.abs(s.pixel_mm / pixel_mm - 1.0).max() > SAME_PIXEL:
             raise VolumeRefused(
-                "E-SPACING", s.path, f"pixels {s.pixel_mm} mm, its series has {tuple(pixel_mm)}"
+                "E-SPACING",
+                s.path,
+                f"pixels {s.pixel_mm} mm, its series has {tuple(pixel_mm.tolist())}",
             )
+
+
+def _rounded(*vectors: NDArray[np.float64]) -> list[float]:
+    return [round(float(number), 4) for vector in vectors for number in vector]
 
 
 def _odd_one_out(values: Mapping[Path, Value]) -> tuple[Path, Value, Value] | None:

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Int16
 from numpy import ndarray
 
+from ubr_pretrain.blank_rows import DAMAGED
 from ubr_pretrain.checkpoint import sync_entries
 from ubr_pretrain.ct import InputSpec, Volume, VolumeRefused, contiguous_runs
 from ubr_pretrain.journal import ProgressLine
@@ -60,6 +61,7 @@ class StoredVolume:
         z_mm: position of every slice below the first.
         step_mm: slice interval.
         sha256: of the slices.
+        doubt: why they may be damaged.
     """
 
     name: str
@@ -69,6 +71,7 @@ class StoredVolume:
     z_mm: tuple[float, ...]
     step_mm: float
     sha256: str
+    doubt: str = ""
 
     @property
     def slices(self) -> Int16[ndarray, "z S S"]:
@@ -154,6 +157,8 @@ def build_slice_store(
             state = short
         if isinstance(state, StoredVolume):
             stored.append(state)
+            if state.doubt:
+                say(f"{state.name}: {state.doubt}")
         else:
             refused.append(Refusal(entry.name, state.code, state.cause))
             say(f"refused: {state}")
@@ -281,6 +286,7 @@ def _volume(entry: VolumeEntry, files: SliceFiles, record: Mapping[str, Any]) ->
         tuple(record["z_mm"]),
         record["step_mm"],
         record["sha256"],
+        next((note for note in record.get("notes", ()) if note.startswith(DAMAGED)), ""),
     )
 
 

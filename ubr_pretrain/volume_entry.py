@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ubr_pretrain.blank_rows import looks_damaged
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader
 from ubr_pretrain.dicom_series import read_series
@@ -65,8 +66,8 @@ class VolumeEntry:
             raise VolumeRefused("E-MISSING", self.path, f"cannot be read: {error}") from error
         except MemoryError as error:
             raise VolumeRefused("E-MEMORY", self.path, "does not fit into memory") from error
-        doubt = looks_like_hu(volume)
-        doubts = (f"not HU? {doubt}",) if doubt else ()
+        doubt, damage = looks_like_hu(volume), looks_damaged(volume)
+        doubts = [*([f"not HU? {doubt}"] if doubt else []), *([damage] if damage else [])]
         volume = replace(volume, notes=(*self.notes, *volume.notes, *doubts))
         return thinned(volume, checked.stride_mm)
 
