@@ -124,9 +124,10 @@ def test_wrong_arguments_are_refused_in_one_line(
     assert "required: --table" in refused_line(main, capsys, sound[:1])
 
 
-def test_hostile_texts_reach_neither_terminal_nor_page(
+def test_S04_L20_hostile_texts_reach_neither_terminal_nor_page(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """What a COCO file says reaches terminal and audit page as harmless text."""
     files = converted(table)
     val = files["val"]
     val["images"][0]["file_name"] = HOSTILE

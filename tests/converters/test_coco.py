@@ -34,6 +34,7 @@ def through_coco(lesions: list[Lesion], folder: Path) -> list[Lesion]:
 @by_file
 @given(lesions=lesion_lists())
 def test_L23_table_to_coco_to_table_is_equal(lesions, tmp_path: Path):
+    """Table to COCO to table gives every record back, equal to the last digit."""
     write_deeplesion(tmp_path / "before.csv", merge_rows(lesions)[0])
     records = list(read_deeplesion(tmp_path / "before.csv").lesions)
     write_deeplesion(tmp_path / "after.csv", merge_rows(through_coco(records, tmp_path))[0])
@@ -43,6 +44,8 @@ def test_L23_table_to_coco_to_table_is_equal(lesions, tmp_path: Path):
 @by_file
 @given(lesions=lesion_lists())
 def test_L23_ids_count_from_one_and_boxes_have_an_area_inside_their_image(lesions, tmp_path: Path):
+    """Ids are unique and count from 1, boxes are x, y, w, h with an area inside their image,
+    iscrowd is 0."""
     for split in OFFICIAL:
         coco = lesions_to_coco(lesions, split, "DL_info.csv", "0")
         write_coco(tmp_path / "any.json", coco)
@@ -65,6 +68,7 @@ def test_L23_ids_count_from_one_and_boxes_have_an_area_inside_their_image(lesion
 @by_file
 @given(lesions=lesion_lists())
 def test_L23_pycocotools_and_our_metrics_read_the_same_boxes(lesions, tmp_path: Path):
+    """pycocotools and our metrics read the same boxes from the file."""
     split = lesions[0].key_slice.split
     path = tmp_path / "one.json"
     write_coco(path, lesions_to_coco(lesions, split, "DL_info.csv", "0"))
@@ -81,6 +85,7 @@ def test_L23_pycocotools_and_our_metrics_read_the_same_boxes(lesions, tmp_path: 
 def test_L23_pycocotools_gives_perfect_detections_full_marks(
     make_row: MakeRow, write_table: WriteTable, tmp_path: Path
 ):
+    """pycocotools gives the lesions themselves, taken as detections, an AP of 1."""
     rows = [make_row(), make_row(Bounding_boxes="300, 300, 340, 350")]
     lesions = list(read_deeplesion(write_table(rows)).lesions)
     write_coco(tmp_path / "val.json", lesions_to_coco(lesions, "val", "DL_info.csv", "0"))
@@ -99,6 +104,7 @@ def test_L23_pycocotools_gives_perfect_detections_full_marks(
 
 
 def test_L08_lesions_of_one_slice_are_one_image(make_row: MakeRow, write_table: WriteTable):
+    """They are one image with several annotations."""
     rows = [make_row(), make_row(Bounding_boxes="300, 300, 340, 350")]
     coco = lesions_to_coco(read_deeplesion(write_table(rows)).lesions, "val", "DL_info.csv", "0")
     assert len(coco.images) == 1
@@ -159,6 +165,7 @@ def test_an_annotation_of_an_unlisted_image_is_refused(make_row: MakeRow, write_
 
 @pytest.mark.real
 def test_L23_the_real_table_survives_coco(real_table: DeepLesionTable, tmp_path: Path):
+    """The same round trip of all 10,752 official rows at hand."""
     lesions = merge_rows(real_table.lesions)[0]
     assert merge_rows(through_coco(lesions, tmp_path))[0] == lesions
     for split, images, annotations in (("val", 4_793, 4_889), ("test", 4_831, 4_927)):

@@ -27,6 +27,7 @@ def lesion(make_row: MakeRow, write_table: WriteTable) -> Lesion:
 
 
 def test_L07_a_repeated_row_is_dropped_and_names_the_first(lesion: Lesion):
+    """It is dropped, counted, and named with the line that it repeats."""
     again = replace(lesion, line=9, lesion_type=2)
     kept, refused, duplicates = merge_rows([lesion, again])
     assert (kept, refused) == ([lesion], [])
@@ -36,6 +37,7 @@ def test_L07_a_repeated_row_is_dropped_and_names_the_first(lesion: Lesion):
 
 
 def test_L08_lesions_of_one_slice_stay_and_are_put_together(lesion: Lesion):
+    """Rows of one slice that are no repetition stay, side by side."""
     elsewhere = replace(lesion, key_slice=replace(lesion.key_slice, key_slice_index=41))
     second = replace(lesion, box_xyxy=(1.0, 2.0, 3.0, 4.0))
     kept, refused, duplicates = merge_rows([elsewhere, lesion, second])
@@ -79,6 +81,8 @@ def test_rows_that_disagree_in_what_no_box_depends_on_take_the_first_ones_word(
 
 
 def test_L11_patients_in_two_splits_are_named(lesion: Lesion):
+    """Every such patient is named with the splits."""
+
     def of(patient: int, split):
         return replace(
             lesion, key_slice=replace(lesion.key_slice, patient_index=patient, split=split)
@@ -91,6 +95,7 @@ def test_L11_patients_in_two_splits_are_named(lesion: Lesion):
 @settings(max_examples=25, deadline=None)
 @given(lesions=lesion_lists())
 def test_L11_a_table_split_by_patient_never_leaks_and_one_moved_row_always_does(lesions):
+    """A table split by patients has none; one row moved to another split always is one."""
     assert patients_in_two_splits(lesions) == {}
     first = lesions[0].key_slice
     moved_to = next(split for split in OFFICIAL if split != first.split)
@@ -105,6 +110,7 @@ def test_the_order_of_the_table_does_not_matter(lesions):
 
 
 def test_L16_possibly_noisy_lesions_are_kept_or_dropped_and_listed(lesion: Lesion):
+    """Kept by default, dropped with --noisy drop; listed either way."""
     noisy = replace(lesion, possibly_noisy=True, line=3)
     assert settle_noisy([lesion, noisy], "keep") == ([lesion, noisy], [])
     kept, dropped = settle_noisy([lesion, noisy], "drop")
@@ -113,15 +119,18 @@ def test_L16_possibly_noisy_lesions_are_kept_or_dropped_and_listed(lesion: Lesio
 
 
 def test_L18_the_official_counts_are_the_papers():
+    """The counts compared with are those of the DeepLesion paper."""
     assert sum(split.rows for split in OFFICIAL.values()) == 32_735
     assert sum(split.images for split in OFFICIAL.values()) == 32_120
 
 
 def test_L18_a_part_of_the_table_is_not_compared():
+    """A part of the table is not compared with the totals."""
     assert official_differences({**OFFICIAL, "train": SplitCounts(936, 919)}) is None
 
 
 def test_L18_the_full_table_has_no_differences():
+    """The full table has no differences."""
     assert official_differences(OFFICIAL) == []
 
 
@@ -134,12 +143,14 @@ def test_L18_the_full_table_has_no_differences():
     ],
 )
 def test_L18_a_full_table_with_other_counts_says_where(counts):
+    """A full table with other counts says in which split, and both counts."""
     differences = official_differences({**OFFICIAL, **counts})
     assert differences is not None
     assert [line.split()[0] for line in differences] == list(counts)
 
 
 def test_L18_unreadable_rows_count_as_rows(make_row: MakeRow, write_table: WriteTable):
+    """Rows that cannot be read count as rows of the table."""
     rows = [make_row(), make_row(Bounding_boxes="x"), make_row(Train_Val_Test="")]
     counts = split_counts(read_deeplesion(write_table(rows)))
     assert counts["val"] == SplitCounts(rows=2, images=1)

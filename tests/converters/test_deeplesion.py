@@ -54,6 +54,7 @@ def test_a_silent_age_is_no_age(age: str, make_row: MakeRow, write_table: WriteT
 
 
 def test_L01_missing_columns_are_named(tmp_path: Path):
+    """Refused; the missing columns are named."""
     path = tmp_path / "DL_info.csv"
     path.write_text("File_name,bounding_boxes\n")
     with pytest.raises(DeepLesionRefused, match=r"DL_info\.csv: column missing: Patient_index, .*"):
@@ -61,6 +62,7 @@ def test_L01_missing_columns_are_named(tmp_path: Path):
 
 
 def test_L01_extra_columns_and_another_order_change_nothing(make_row: MakeRow, tmp_path: Path):
+    """Further columns, and another order, change nothing."""
     path = tmp_path / "DL_info.csv"
     names = ["remark", *reversed(COLUMNS)]
     with path.open("w", newline="") as file:
@@ -74,6 +76,7 @@ def test_L01_extra_columns_and_another_order_change_nothing(make_row: MakeRow, t
 def test_L01_byte_order_mark_and_windows_newlines_change_nothing(
     newline: str, make_row: MakeRow, write_table: WriteTable
 ):
+    """A byte order mark and Windows newlines change nothing."""
     path = write_table([make_row()])
     plain = read_deeplesion(path).lesions
     text = path.read_text("utf-8").replace("\r\n", "\n").replace("\n", newline)
@@ -95,6 +98,7 @@ def test_L01_byte_order_mark_and_windows_newlines_change_nothing(
 def test_L01_a_file_of_another_form_is_refused_with_what_to_do(
     encode, said: str, make_row: MakeRow, write_table: WriteTable
 ):
+    """UTF-16, semicolons, HTML and open quotes are refused with what to do."""
     path = write_table([make_row()])
     path.write_bytes(encode(path.read_text("utf-8")))
     with pytest.raises(DeepLesionRefused, match=said):
@@ -102,6 +106,7 @@ def test_L01_a_file_of_another_form_is_refused_with_what_to_do(
 
 
 def test_L01_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
+    """No such file, or a folder: refused by name."""
     for path in (tmp_path, tmp_path / "absent.csv"):
         with pytest.raises(DeepLesionRefused, match="no such file"):
             read_deeplesion(path)
@@ -109,6 +114,7 @@ def test_L01_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("box", ["1, 2, 3", "1, 2, 3, 4, 5", "a, b, c, d", "", "1 2 3 4"])
 def test_L02_a_box_without_four_numbers_is_refused_with_its_line(box: str, refusal_of):
+    """The row is refused with E-BOX, its line, its File_name and the cell; the next row goes on."""
     finding = refusal_of(Bounding_boxes=box)
     assert (finding.code, finding.line, finding.split) == ("E-BOX", 2, "val")
     assert "000012_03_01_040.png" in str(finding)
@@ -117,6 +123,7 @@ def test_L02_a_box_without_four_numbers_is_refused_with_its_line(box: str, refus
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1" + "0" * 400])
 def test_L03_a_coordinate_that_is_not_finite_is_refused(value: str, refusal_of):
+    """The row is refused: E-BOX in a box, E-CELL in a measurement."""
     assert refusal_of(Bounding_boxes=f"{value}, 2, 30, 40").code == "E-BOX"
     drawn = f"1, 2, 3, 4, 5, 6, 7, {value}"
     assert refusal_of(Measurement_coordinates=drawn).code == "E-CELL"
@@ -124,10 +131,12 @@ def test_L03_a_coordinate_that_is_not_finite_is_refused(value: str, refusal_of):
 
 @pytest.mark.parametrize("box", ["50, 10, 40, 60", "10, 50, 60, 40", "10, 10, 10, 60"])
 def test_L04_corners_out_of_order_are_refused_not_swapped(box: str, refusal_of):
+    """The row is refused; nothing is swapped."""
     assert "x1 < x2 and y1 < y2" in refusal_of(Bounding_boxes=box).text
 
 
 def test_L05_a_box_just_outside_is_clipped_and_told(make_row: MakeRow, write_table: WriteTable):
+    """Clipped to the image and told with the distance (W-CLIPPED)."""
     table = read_deeplesion(write_table([make_row(Bounding_boxes="-1.5, 0.5, 20, 30"), make_row()]))
     assert table.lesions[0].box_xyxy == (0.0, 0.0, 19.0, 29.0)
     clipped = [finding for finding in table.noticed if finding.code == "W-CLIPPED"]
@@ -136,6 +145,7 @@ def test_L05_a_box_just_outside_is_clipped_and_told(make_row: MakeRow, write_tab
 
 
 def test_L05_a_box_may_touch_the_image_border(make_row: MakeRow, write_table: WriteTable):
+    """A box that touches the border is taken as it is."""
     table = read_deeplesion(write_table([make_row(Bounding_boxes="1, 1, 513, 513")]))
     assert table.lesions[0].box_xyxy == (0.0, 0.0, 512.0, 512.0)
     assert "W-CLIPPED" not in {finding.code for finding in table.noticed}
@@ -143,12 +153,15 @@ def test_L05_a_box_may_touch_the_image_border(make_row: MakeRow, write_table: Wr
 
 @pytest.mark.parametrize("box", ["400, 400, 521.5, 450", "-7.5, 3, 20, 30", "515, 3, 518, 30"])
 def test_L05_a_box_far_or_wholly_outside_is_refused(box: str, refusal_of):
+    """Refused beyond 8 px (not 1: three official boxes leave their image by up to 5.65 px), and
+    wholly outside."""
     finding = refusal_of(Bounding_boxes=box)
     assert finding.code == "E-BOX"
     assert "outside the 512x512 image" in finding.text
 
 
 def test_L05_the_limit_is_the_callers(make_row: MakeRow, write_table: WriteTable):
+    """--max-outside-px sets the limit."""
     path = write_table([make_row(Bounding_boxes="-1.5, 0.5, 20, 30")])
     assert len(read_deeplesion(path, max_outside_px=2.5).lesions) == 1
     assert len(read_deeplesion(path, max_outside_px=2.4).refused) == 1
@@ -157,6 +170,7 @@ def test_L05_the_limit_is_the_callers(make_row: MakeRow, write_table: WriteTable
 def test_L06_a_box_unlike_its_measured_points_is_kept_and_told(
     make_row: MakeRow, write_table: WriteTable
 ):
+    """Kept, and told with the distance in pixels (W-MEASURE)."""
     rows = [make_row(), make_row(Bounding_boxes="96.5, 200.25, 136.5, 230.5")]
     table = read_deeplesion(write_table(rows))
     assert len(table.lesions) == 2
@@ -166,6 +180,7 @@ def test_L06_a_box_unlike_its_measured_points_is_kept_and_told(
 
 @pytest.mark.parametrize("split", ["0", "4", "", "train", "1.0"])
 def test_L10_an_unknown_split_is_refused(split: str, refusal_of):
+    """The row is refused with E-SPLIT: 0, 4, blank, a word."""
     finding = refusal_of(Train_Val_Test=split)
     assert (finding.code, finding.split) == ("E-SPLIT", "unknown")
 
@@ -182,6 +197,8 @@ def test_L10_an_unknown_split_is_refused(split: str, refusal_of):
     ],
 )
 def test_L12_a_name_that_the_indices_do_not_make_is_refused(name: str, refusal_of):
+    """Refused with E-NAME: a name must be the one its indices make, so no path leads anywhere
+    else."""
     finding = refusal_of(File_name=name)
     assert finding.code == "E-NAME"
     assert "000012_03_01_040.png or 000012_03_01/040.png" in finding.text
@@ -190,6 +207,7 @@ def test_L12_a_name_that_the_indices_do_not_make_is_refused(name: str, refusal_o
 def test_L12_the_folder_form_of_the_name_is_the_same_slice(
     make_row: MakeRow, write_table: WriteTable
 ):
+    """Both forms of the name are the same slice."""
     rows = [make_row(), make_row(File_name="000012_03_01/040.png")]
     table_form, folder_form = read_deeplesion(write_table(rows)).lesions
     assert table_form == folder_form
@@ -197,10 +215,12 @@ def test_L12_the_folder_form_of_the_name_is_the_same_slice(
 
 @pytest.mark.parametrize("column", ["Patient_index", "Study_index", "Series_ID", "Key_slice_index"])
 def test_L13_an_index_unlike_the_file_name_is_refused(column: str, refusal_of):
+    """The row is refused with E-NAME."""
     assert refusal_of(**{column: "38"}).code == "E-NAME"
 
 
 def test_L13_a_key_slice_outside_its_range_is_refused(refusal_of):
+    """A key slice outside its own Slice_range is refused."""
     assert "lacks the key slice 40" in refusal_of(Slice_range="41, 46").text
 
 
@@ -209,16 +229,19 @@ def test_L13_a_key_slice_outside_its_range_is_refused(refusal_of):
     ["0.75, 0.75, 0", "0.75, 0.75, -5", "0.75, 0.75, NaN", "0.75, 0.75", "", "0, 1, 1", "1, 1, 51"],
 )
 def test_L15_an_impossible_spacing_is_refused(spacing: str, refusal_of):
+    """The row is refused with E-SPACING: blank, zero, negative, NaN, above 50 mm."""
     assert refusal_of(Spacing_mm_px_=spacing).code == "E-SPACING"
 
 
 @pytest.mark.parametrize("value", ["2", "", "yes", "-1"])
 def test_L16_a_noisy_flag_is_zero_or_one(value: str, refusal_of):
+    """Anything but 0 and 1 is refused."""
     assert refusal_of(Possibly_noisy=value).code == "E-CELL"
 
 
 @pytest.mark.parametrize("value", ["0", "9", "liver", "-2", "4.0"])
 def test_L17_an_unknown_type_number_is_refused(value: str, refusal_of):
+    """A type that is neither -1 nor 1 to 8 is refused."""
     assert refusal_of(Coarse_lesion_type=value).code == "E-CELL"
 
 
@@ -240,10 +263,12 @@ def test_L17_an_unknown_type_number_is_refused(value: str, refusal_of):
     ],
 )
 def test_L19_cells_damaged_by_a_spreadsheet_are_refused(damage: Row, refusal_of):
+    """The row is refused with its line: exponents, dates, decimal commas, #REF!."""
     assert refusal_of(**damage).line == 2
 
 
 def test_L19_a_row_whose_quotes_were_lost_is_refused(make_row: MakeRow, write_table: WriteTable):
+    """A row that lost its quotes has another number of cells: refused with E-ROW."""
     path = write_table([make_row(), make_row()])
     header, first, second = path.read_text("utf-8").splitlines()
     path.write_text("\n".join([header, first.replace('"', ""), second]))
@@ -253,6 +278,7 @@ def test_L19_a_row_whose_quotes_were_lost_is_refused(make_row: MakeRow, write_ta
 
 
 def test_L20_a_formula_never_comes_out_as_one(make_row: MakeRow, write_table: WriteTable):
+    """Written back with an apostrophe before it."""
     path = write_table([make_row(Patient_gender="=1+1")])
     write_deeplesion(path, read_deeplesion(path).lesions)
     with path.open(newline="") as file:
@@ -266,6 +292,7 @@ def test_L20_a_formula_never_comes_out_as_one(make_row: MakeRow, write_table: Wr
 )
 @given(lesions=lesion_lists())
 def test_L23_records_survive_the_table(lesions, tmp_path: Path):
+    """Any records, written as a table, are read back equal."""
     path = tmp_path / "DL_info.csv"
     write_deeplesion(path, lesions)
     table = read_deeplesion(path)
@@ -281,6 +308,7 @@ def test_L23_records_survive_the_table(lesions, tmp_path: Path):
     | st.lists(st.floats().map(str), max_size=9).map(", ".join),
 )
 def test_L02_L03_L04_L05_any_cell_is_read_within_its_image_or_refused(column: str, text: str):
+    """Any text in any cell gives a box inside its image, or a refusal; nothing else."""
     try:
         lesion, _ = row_to_lesion({**SOUND_ROW, column: text.strip()}, 2, max_outside_px=8.0)
     except RowRefused:

@@ -49,6 +49,7 @@ def test_a_sound_table_ends_with_zero_and_names_the_next_command(
 def test_L02_a_bad_row_is_listed_the_rest_goes_on_and_the_command_ends_with_one(
     make_row: MakeRow, write_table: WriteTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """The command goes on, lists the row, and ends with exit code 1."""
     path = write_table([make_row(Bounding_boxes="1, 2, 3"), make_row()])
     assert main([str(path), "--out", str(tmp_path / "coco")]) == 1
     out = capsys.readouterr().out
@@ -78,6 +79,8 @@ def test_L09_images_without_a_png_are_listed_and_left_out(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
+    """Rows are listed and left out, so no image is without a file; --require-all makes it exit
+    code 2."""
     write_png("000012_03_01/040.png")
     absent = make_row(File_name="000012_03_01_041.png", Key_slice_index="41")
     path = write_table([make_row(), absent, {**absent, "Bounding_boxes": "9, 9, 30, 30"}])
@@ -98,6 +101,7 @@ def test_L09_images_without_a_png_are_listed_and_left_out(
 def test_L12_the_form_of_name_that_was_found_is_written(
     make_row: MakeRow, write_table: WriteTable, write_png: WritePng, images: Path, tmp_path: Path
 ):
+    """The COCO file names the form that was found on the disk."""
     write_png("000012_03_01_040.png")
     path = write_table([make_row()])
     assert main([str(path), "--images", str(images), "--out", str(tmp_path / "coco")]) == 0
@@ -113,6 +117,7 @@ def test_L14_a_png_of_another_size_is_refused_and_the_rest_goes_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
+    """The row is refused with E-SIZE, the rest goes on, exit code 1."""
     write_png("000012_03_01/040.png", png_bytes(256, 256))
     write_png("000012_03_01/041.png")
     path = write_table(
@@ -131,6 +136,7 @@ def test_L22_slices_missing_inside_the_range_are_told(
     images: Path,
     tmp_path: Path,
 ):
+    """Told for every key slice with how many of its range are missing (W-GAP)."""
     for number in (39, 40, 41):
         write_png(f"000012_03_01/{number:03d}.png")
     path = write_table([make_row(Slice_range="38, 42")])
@@ -147,6 +153,7 @@ def test_L22_slices_missing_inside_the_range_are_told(
 def test_L11_leaking_patients_are_named_unless_allowed(
     make_row: MakeRow, write_table: WriteTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """Exit code 2 naming the patients and splits; --allow-leakage counts them."""
     other = make_row(File_name="000012_04_01_040.png", Study_index="4", Train_Val_Test="1")
     path = write_table([make_row(), other])
     arguments = [str(path), "--out", str(tmp_path / "coco")]
@@ -161,6 +168,7 @@ def test_L11_leaking_patients_are_named_unless_allowed(
 def test_L16_noisy_lesions_go_where_they_are_not_wanted(
     make_row: MakeRow, write_table: WriteTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """--noisy drop leaves them out; the count is printed either way."""
     path = write_table([make_row(), make_row(Possibly_noisy="1", Bounding_boxes="9, 9, 30, 30")])
     assert main([str(path), "--out", str(tmp_path / "keep")]) == 0
     assert printed_count(capsys.readouterr().out, "lesions possibly noisy") == 1
@@ -177,6 +185,8 @@ def test_L18_a_full_table_with_other_counts_is_refused_unless_allowed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
+    """A full table with other counts: exit code 2; --allow-other-counts goes on and says so. A
+    part says how much it is."""
     for split, counts in (("train", (0, 0)), ("val", (1, 1)), ("test", (0, 0))):
         monkeypatch.setitem(OFFICIAL, split, SplitCounts(*counts))
     full = write_table([make_row()], "full.csv")
@@ -193,14 +203,16 @@ def test_L18_a_full_table_with_other_counts_is_refused_unless_allowed(
 def test_L20_a_formula_in_the_table_reaches_no_terminal_sequence_or_path(
     make_row: MakeRow, write_table: WriteTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """Control characters of a cell reach no terminal."""
     path = write_table([make_row(File_name="\x1b[2J=cmd"), make_row()])
     assert main([str(path), "--out", str(tmp_path / "coco")]) == 1
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_outputs_hold_no_absolute_path(
+def test_S01_converted_files_hold_no_absolute_path(
     make_row: MakeRow, write_table: WriteTable, write_png: WritePng, images: Path, tmp_path: Path
 ):
+    """The COCO files and their manifest hold no absolute path."""
     write_png("000012_03_01/040.png")
     path = write_table([make_row(), make_row(Bounding_boxes="1, 2, 3")])
     main([str(path), "--images", str(images), "--out", str(tmp_path / "coco")])

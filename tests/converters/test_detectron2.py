@@ -46,6 +46,7 @@ def build_detector(arch: Architecture) -> nn.Module:
 def test_C13_the_checkpointer_loads_every_trunk_tensor_and_misses_only_heads(
     arch: Architecture, batch_norm: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
+    """Detectron2's own checkpointer loads every trunk tensor; what it misses is the heads alone."""
     source = write_regressor(tmp_path / "best.safetensors", arch, 0.25, batch_norm=batch_norm)
     export = export_backbone(source, tmp_path / "trunk.pkl", "detectron2")
     detector = build_detector(arch)
@@ -70,6 +71,7 @@ def test_C13_the_checkpointer_loads_every_trunk_tensor_and_misses_only_heads(
 
 @torch.no_grad()
 def test_C11_one_ct_slice_gives_equal_features_in_both_stacks(tmp_path: Path):
+    """One CT slice gives equal features here and in Detectron2."""
     source = write_regressor(tmp_path / "best.safetensors", "vgg16", 0.25, batch_norm=True)
     export_backbone(source, tmp_path / "trunk.pkl", "detectron2")
     detector = build_detector("vgg16")

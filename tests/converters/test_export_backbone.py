@@ -180,6 +180,8 @@ class Marker:
 
 
 def test_C01_a_pickle_with_anything_but_arrays_is_refused_unexecuted(tmp_path: Path):
+    """A .pkl may hold arrays, containers, text and numbers; any other name in it is refused
+    unexecuted."""
     marker = tmp_path / "executed"
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"model": {"backbone.conv1_1.weight": Marker(marker)}}, 4))
@@ -190,6 +192,7 @@ def test_C01_a_pickle_with_anything_but_arrays_is_refused_unexecuted(tmp_path: P
 
 @pytest.mark.parametrize("keep", [0, 1, 40, 1000])
 def test_C02_a_pickle_that_was_cut_off_is_refused(keep: int, plain: Path, tmp_path: Path):
+    """A cut .pkl is refused by name."""
     export_backbone(plain, tmp_path / "a.pkl", "detectron2")
     (tmp_path / "cut.pkl").write_bytes((tmp_path / "a.pkl").read_bytes()[:keep])
     with pytest.raises(CheckpointRefused, match=r"cut\.pkl: not a pickle of plain arrays"):

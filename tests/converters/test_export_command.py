@@ -88,6 +88,7 @@ def test_a_suffix_that_is_not_the_layouts_is_refused(
 def test_C02_damaged_absent_and_foreign_checkpoints_are_refused_by_name(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """export_backbone.py: exit code 2, one line, the file and why; nothing is written."""
     out = str(tmp_path / "out.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(plain.read_bytes()[:5000])
     damaged = bytearray(plain.read_bytes())
@@ -108,6 +109,7 @@ def test_C02_damaged_absent_and_foreign_checkpoints_are_refused_by_name(
 def test_C11_the_command_prints_what_detectron2_must_be_told(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """The export prints INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and the window."""
     out = tmp_path / "a.pkl"
     assert main([str(plain), str(out), "--layout", "detectron2"]) == 0
     lines = capsys.readouterr().out.splitlines()

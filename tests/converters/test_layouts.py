@@ -120,6 +120,8 @@ def test_a_narrow_features_module_has_torchvisions_order(arch):
     ],
 )
 def test_C11_detectron2_sees_the_input_that_the_trunk_was_trained_on(spec: InputSpec):
+    """With the printed numbers Detectron2 normalises to the very input that the trunk was
+    trained on."""
     hu = torch.linspace(-1500, 3000, 91).repeat(3, 1)
     window = spec.window
     unit = ((hu - window.lower_hu) / (window.upper_hu - window.lower_hu)).clip(0, 1)
@@ -133,6 +135,7 @@ def test_C11_detectron2_sees_the_input_that_the_trunk_was_trained_on(spec: Input
 
 
 def test_C11_imagenet_weights_get_the_numbers_that_detectron2_users_know():
+    """ImageNet's weights get the mean and std that Detectron2's users know."""
     keys = detectron2_input(IMAGENET_INPUT)
     assert keys.pixel_mean == pytest.approx((123.675, 116.28, 103.53))
     assert keys.pixel_std == pytest.approx((58.395, 57.12, 57.375))
@@ -140,6 +143,7 @@ def test_C11_imagenet_weights_get_the_numbers_that_detectron2_users_know():
 
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_C11_unit_images_become_the_input_that_the_trunk_was_trained_on(in_channels: int):
+    """Images of 0 to 1 become that input with the mean and std that the model card states."""
     spec = InputSpec(mean=(50.0, 60.0, 70.0), std=(1.0, 2.0, 3.0))
     keys = unit_statistics(spec, in_channels)
     assert len(keys.mean) == len(keys.std) == in_channels

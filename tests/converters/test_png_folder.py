@@ -21,6 +21,7 @@ def key_slice(make_row: MakeRow, write_table: WriteTable) -> KeySlice:
 
 
 def test_L12_both_forms_of_names_are_found_and_nothing_else(images: Path, write_png: WritePng):
+    """Both forms are found on the disk; whatever else lies there is no slice."""
     for name in (
         "000012_03_01/040.png",
         "000012_03_01/1041.png",
@@ -70,6 +71,8 @@ def test_a_whole_png_of_the_stated_size_passes(
 def test_L21_a_png_that_cannot_hold_a_slice_is_refused(
     data: bytes, code: str, images: Path, write_png: WritePng, key_slice: KeySlice
 ):
+    """The converter refuses it with E-EMPTY, E-FORMAT, E-RGB, E-TRUNC or E-SIZE-LIMIT, read
+    from its header."""
     write_png("000012_03_01/040.png", data)
     with pytest.raises(PngRefused) as refusal:
         PngFolder(images).require_slice("000012_03_01/040.png", key_slice)
@@ -80,6 +83,7 @@ def test_L21_a_png_that_cannot_hold_a_slice_is_refused(
 def test_L21_a_flipped_byte_is_found_with_checksums(
     at: float, images: Path, write_png: WritePng, key_slice: KeySlice
 ):
+    """With --check-images checksums a flipped byte is E-CRC."""
     damaged = bytearray(GOOD)
     damaged[round(at * len(damaged))] ^= 1
     write_png("000012_03_01/040.png", bytes(damaged))
@@ -93,6 +97,7 @@ def test_L21_a_flipped_byte_is_found_with_checksums(
 def test_L14_a_png_of_another_size_is_refused_with_both_sizes(
     images: Path, write_png: WritePng, key_slice: KeySlice
 ):
+    """Both sizes are named; boxes are never rescaled."""
     write_png("000012_03_01/040.png", png_bytes(256, 512))
     with pytest.raises(PngRefused, match="PNG is 256x512, Image_size says 512x512"):
         PngFolder(images).require_slice("000012_03_01/040.png", key_slice)

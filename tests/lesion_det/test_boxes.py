@@ -82,7 +82,8 @@ def test_clipped_boxes_lie_inside_and_clipping_again_changes_nothing(
         ([1, 1, 5, 49], "leaves the input of 64x48 px"),
     ],
 )
-def test_a_box_that_would_poison_the_losses_is_named(box: list[float], rule: str) -> None:
+def test_M14_a_box_that_would_poison_the_losses_is_named(box: list[float], rule: str) -> None:
+    """NaN, infinite, empty and outlying boxes are named with their slice before training."""
     boxes = np.array([[1.0, 1, 9, 9], box])
     with pytest.raises(ValueError, match=rf"some/109\.png: box 1 \(.*\) {rule}"):
         require_trainable(boxes, 64, 48, "some/109.png")

@@ -138,6 +138,7 @@ def test_ap_equals_the_plain_loop(seed: int) -> None:
 
 
 def test_E02_equal_scores_give_one_result_for_every_order() -> None:
+    """One AP for every order of equal scores."""
     lesions, detections = random_split(9)
     rng = np.random.default_rng(0)
     results = set()
@@ -148,6 +149,7 @@ def test_E02_equal_scores_give_one_result_for_every_order() -> None:
 
 
 def test_E01_nothing_found_is_zero_and_no_lesions_is_undefined() -> None:
+    """Nothing found is 0; no lesions to find is undefined."""
     lesion = (0, 0, 10, 10)
     assert coco_ap(toy_ground_truth([[lesion]]), toy_predictions([[]])).ap50 == 0.0
     assert coco_ap(toy_ground_truth([[]]), toy_predictions([[(0.9, lesion)]])).ap50 is None

@@ -87,6 +87,7 @@ def test_arm_without_weights_is_not_run_and_named(question: Question, tmp_path: 
 
 
 def test_C15_regressor_of_another_arm_is_not_run(question: Question, tmp_path: Path) -> None:
+    """The arm is not run, and the report says why; the other arms are."""
     wrong = write_toy_ubr(tmp_path / "from_imagenet.safetensors", init="imagenet")
     common = question.common.model_copy(update={"ubr": wrong})
     plan = make_plan(replace(question, common=common), quiet)
@@ -101,6 +102,7 @@ def test_no_arm_at_all_is_refused(question: Question) -> None:
 
 
 def test_E07_audit_proves_equal_order_head_and_budget(question: Question) -> None:
+    """The audit of the report shows equal sampling order, head, budget and data by their hashes."""
     plan = make_plan(question, quiet)
     rows = {row.what: row for row in plan.audit}
     for what in ("order of the images, seed 0", "random head, seed 1", "iterations x batch"):

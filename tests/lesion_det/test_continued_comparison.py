@@ -40,6 +40,7 @@ def test_killed_comparison_goes_on_where_it_stopped(question: Question, tmp_path
 def test_E08_failed_cell_is_shown_with_its_reason_and_left_out_of_averages(
     question: Question, finished: Path
 ) -> None:
+    """It is shown with its reason and left out of the averages, and the number of seeds says so."""
     for name in ("random-seed0", "ubr-seed0"):
         shutil.rmtree(finished / "cells" / name)
     failing = Trainer(random_0=explode)
@@ -77,6 +78,7 @@ def test_E08_failed_cell_is_shown_with_its_reason_and_left_out_of_averages(
 def test_E07_other_settings_are_refused_in_the_same_folder(
     question: Question, finished: Path
 ) -> None:
+    """compare_inits.py refuses a folder of other settings, naming the difference."""
     longer = question.common.model_copy(update={"iterations": 80})
     with pytest.raises(RunFolderRefused, match="iterations: 40 -> 80"):
         compare(replace(question, common=longer), finished, Trainer(), say=quiet)
@@ -85,6 +87,7 @@ def test_E07_other_settings_are_refused_in_the_same_folder(
 def test_E07_dry_run_refuses_what_the_run_would_refuse_and_writes_nothing(
     question: Question, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """--dry_run refuses the same and writes nothing."""
     before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
     with pytest.raises(SystemExit) as exit_:
         main([*flags(question, finished), "--inits", "random", "ubr", "--dry-run"])
@@ -108,6 +111,7 @@ def moved(question: Question, folder: Path) -> Question:
 def test_E07_data_that_moved_are_known_by_their_contents(
     question: Question, finished: Path, tmp_path: Path
 ) -> None:
+    """Data that only moved are the same data: known by their hashes."""
     asked, said, again = moved(question, tmp_path / "elsewhere"), list[str](), Trainer()
     assert compare(asked, finished, again, say=said.append)[0] == 0
     assert again.trained == []
@@ -131,6 +135,7 @@ def test_E07_data_that_moved_are_known_by_their_contents(
 def test_E07_data_that_moved_and_changed_are_refused(
     question: Question, finished: Path, tmp_path: Path, file: str, what: str
 ) -> None:
+    """Data that moved and changed are refused."""
     asked = moved(question, tmp_path / "elsewhere")
     with (tmp_path / "elsewhere" / file).open("ab") as changed:
         changed.write(b" ")
@@ -142,6 +147,7 @@ def test_E07_data_that_moved_and_changed_are_refused(
 def test_E07_files_that_exchanged_their_roles_are_refused(
     question: Question, finished: Path
 ) -> None:
+    """So are two files that exchanged their roles."""
     assert question.common.coco is not None
     train, val = (question.common.coco / f"{split}.json" for split in ("train", "val"))
     for names in ({"train": (train,), "val": (val,)}, {"train": (val,), "val": (train,)}):

@@ -70,6 +70,8 @@ def test_image_without_lesions_is_kept(tmp_path: Path) -> None:
 def test_E01_entry_that_would_falsify_a_metric_is_refused(
     tmp_path: Path, where: str, key: str, value: object, complaint: str
 ) -> None:
+    """Ids of 0 or twice, boxes of NaN, without area or outside, unknown images and categories:
+    refused, entry and rule named."""
     coco = toy_coco(2)
     coco[where][1][key] = value
     with pytest.raises(GroundTruthRefused, match=complaint) as refusal:
@@ -78,6 +80,7 @@ def test_E01_entry_that_would_falsify_a_metric_is_refused(
 
 
 def test_E01_no_images_is_no_data(tmp_path: Path) -> None:
+    """A file without images is E-NODATA."""
     coco = toy_coco(1) | {"images": [], "annotations": []}
     with pytest.raises(GroundTruthRefused, match="E-NODATA"):
         read_ground_truth(_write(tmp_path, coco))

@@ -310,9 +310,10 @@ class TestRefusals:
             ("ubr+imagenet", "imagenet", "none"),
         ],
     )
-    def test_c15_a_file_that_was_made_for_another_arm(
+    def test_C15_a_file_that_was_made_for_another_arm(
         self, tmp_path: Path, arm: Arm, init: str, pretraining: str
     ) -> None:
+        """Refused: the file says how it was made, and --init asks for another start."""
         file = ubr_file(tmp_path, init, pretraining)
         message = rf"was made with init {init}, pretraining {pretraining}; --init .* needs init"
         with pytest.raises(ValueError, match=message) as refusal:

@@ -66,6 +66,7 @@ def test_record_survives_json_with_every_number() -> None:
 
 
 def test_E01_undefined_is_null_and_never_minus_one() -> None:
+    """What is undefined is null in the JSON and a dash in the table, never -1."""
     metrics = measure(toy_ground_truth([[], []]), toy_predictions([[], []]), rng())
     assert set(metrics.scalars().values()) == {None}
     assert "NaN" not in metrics.model_dump_json()
@@ -73,6 +74,7 @@ def test_E01_undefined_is_null_and_never_minus_one() -> None:
 
 
 def test_E05_missing_images_are_listed_or_refused() -> None:
+    """Counted as images in which nothing was found, and listed; --strict refuses."""
     truth, answer = toy_ground_truth([[LESION], [LESION]]), toy_predictions([[(0.9, LESION)]])
     metrics = measure(truth, answer, rng())
     assert (metrics.missing_images, metrics.top5_recall) == ((2,), 0.5)
@@ -81,6 +83,7 @@ def test_E05_missing_images_are_listed_or_refused() -> None:
 
 
 def test_E06_one_patient_has_no_interval_and_says_so() -> None:
+    """The interval is null, and its note says why."""
     truth = toy_ground_truth([[LESION], [LESION]], patients=[7, 7])
     metrics = measure(truth, toy_predictions([[(0.9, LESION)], []]), rng())
     assert metrics.top5_recall == 0.5
@@ -195,6 +198,7 @@ def test_list_of_coco_results_gives_the_metrics_of_our_file(
 def test_E05_list_that_names_no_image_counts_as_empty_or_is_refused(
     tmp_path: Path, coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The same for a COCO list of results, which cannot say that nothing was found."""
     results = write_text(tmp_path / "results.json", "[]")
     flags = ["--predictions", str(results), "--coco", str(coco), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as exit_:
@@ -241,6 +245,7 @@ def test_E04_refused_input_is_one_line_and_exit_2(
     complaint: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """evaluate_det.py: exit code 2 and one line."""
     other = write_text(tmp_path / "train.json", json.dumps(toy_coco(4)))
     places = {"p": predictions, "coco": coco, "other": other, "absent": tmp_path / "absent.json"}
     flags = [argument.format_map(places) for argument in arguments]

@@ -35,6 +35,7 @@ def detection_lists(draw: st.DrawFn) -> list[tuple[float, tuple[float, ...]]]:
 
 @given(detection_lists(), st.randoms())
 def test_E02_order_of_equal_scores_is_forgotten(detections, random) -> None:
+    """Detections are ranked by score, then box: their order in the file is forgotten."""
     shuffled = list(detections)
     random.shuffle(shuffled)
     a, b = toy_predictions([detections]), toy_predictions([shuffled])
@@ -66,6 +67,8 @@ def test_written_predictions_read_back_equal(tmp_path_factory, detections) -> No
     ],
 )
 def test_E01_number_that_would_falsify_a_metric_is_refused(detection, complaint) -> None:
+    """NaN or infinite boxes and scores, and corners out of order: refused, image and index
+    named."""
     with pytest.raises(PredictionsRefused, match=complaint):
         toy_predictions([[], [(0.9, (0, 0, 1, 1)), detection]])
 
@@ -78,16 +81,19 @@ def test_mismatched_shapes_are_refused() -> None:
 
 
 def test_E04_predictions_of_another_ground_truth_are_refused() -> None:
+    """Predictions carry the hash of their ground truth; another one is refused."""
     with pytest.raises(PredictionsRefused, match="another file"):
         complete_predictions(toy_ground_truth([[]]), toy_predictions([[]], sha256="f" * 64))
 
 
 def test_E01_detection_on_an_unknown_image_is_refused() -> None:
+    """Detections on images that the ground truth lacks are refused, the ids named."""
     with pytest.raises(PredictionsRefused, match=r"toy\.json lacks: 2, 3"):
         complete_predictions(toy_ground_truth([[]]), toy_predictions([[], [], []]))
 
 
 def test_E05_image_without_an_entry_counts_as_empty_and_is_listed() -> None:
+    """An image without an entry counts as empty and is listed."""
     complete, missing = complete_predictions(
         toy_ground_truth([[], [], []]), toy_predictions([[(0.5, (0, 0, 1, 1))]])
     )
@@ -96,6 +102,7 @@ def test_E05_image_without_an_entry_counts_as_empty_and_is_listed() -> None:
 
 
 def test_E12_scores_that_are_no_probabilities_are_accepted_and_noticed() -> None:
+    """Ranked all the same, and noticed: only their order counts."""
     assert toy_predictions([[(-3.0, (0, 0, 1, 1)), (7.0, (0, 0, 1, 1))]]).scores_leave_0_to_1
     assert not toy_predictions([[(0.0, (0, 0, 1, 1)), (1.0, (0, 0, 1, 1))], []]).scores_leave_0_to_1
 

@@ -81,6 +81,7 @@ def test_froc_of_one_lesion_an_image_is_the_roc_of_scikit_learn(split) -> None:
 
 @given(any_splits, st.randoms())
 def test_E02_permuted_detections_change_nothing(split, random) -> None:
+    """No metric changes with the order of the detections."""
     lesions, detections = split
     shuffled = [random.sample(answers, len(answers)) for answers in detections]
     truth = toy_ground_truth(lesions)
@@ -117,6 +118,7 @@ def test_iou_is_symmetric_within_0_and_1_and_1_with_itself(a, b) -> None:
 
 
 def test_E10_iou_of_exactly_one_half_is_no_hit_for_the_paper() -> None:
+    """No hit, as the paper says (larger than 0.5); the variant >= 0.5 is reported beside it."""
     lesion, half = np.array([[0.0, 0, 20, 10]]), np.array([[0.0, 0, 10, 10]])
     assert box_iou(half, lesion).item() == 0.5
     assert not hit_matrix(half, lesion).item()
@@ -124,6 +126,7 @@ def test_E10_iou_of_exactly_one_half_is_no_hit_for_the_paper() -> None:
 
 
 def test_E11_plus_one_pixel_by_hand() -> None:
+    """Widths are x2 - x1; the variant with + 1 is right by hand, and reported beside it."""
     lesion, detection = np.array([[0.0, 0, 9, 9]]), np.array([[5.0, 0, 14, 9]])
     # Continuous: 4 x 9 shared of 81 + 81; in whole pixels 5 x 10 of 100 + 100.
     assert box_iou(detection, lesion).item() == pytest.approx(36 / (81 + 81 - 36))
@@ -172,6 +175,7 @@ def test_second_hit_of_a_lesion_is_neither_found_nor_false() -> None:
 
 
 def test_E03_sixth_detection_does_not_count_for_top_5() -> None:
+    """Top-5 recall counts five detections an image, whatever COCO's limit."""
     lesion = (0, 0, 10, 10)
     elsewhere = [(0.9, (100.0 + i, 0, 110 + i, 10)) for i in range(5)]
     truth, answer = toy_ground_truth([[lesion]]), toy_predictions([[*elsewhere, (0.5, lesion)]])
@@ -190,6 +194,7 @@ def test_ceiling_falls_where_a_slice_has_more_than_k_lesions() -> None:
 
 
 def test_E01_nothing_found_is_zero_and_no_lesions_is_undefined() -> None:
+    """Nothing found is 0; no lesions to find is undefined."""
     nothing = toy_predictions([[], []])
     with_lesions = toy_ground_truth([[(0, 0, 1, 1)], []])
     assert topk_recall(with_lesions, nothing) == 0.0

@@ -71,6 +71,8 @@ class Page(HTMLParser):
 
 
 def test_S04_names_and_reasons_are_text_and_never_markup() -> None:
+    """report.html shows arms, titles, reasons and sources as text: no tag, script or attribute
+    comes of them."""
     page = Page(html := render_html(tiny_record(EVIL), tiny_evidence(EVIL), rng()))
     assert page.tags.count("script") == 2
     assert page.forbidden == []

@@ -54,6 +54,7 @@ def test_csv_files_hold_every_cell_difference_and_evaluation_as_fractions(compar
 @given(st.sampled_from("=+-@\t\r"), st.text(max_size=5))
 @settings(max_examples=25, deadline=None)
 def test_S05_formula_gets_an_apostrophe(first: str, rest: str) -> None:
+    """An apostrophe stands before every cell that a spreadsheet would compute."""
     arm = ArmResult(arm=first + rest, not_run=first)
     record = Comparison(
         title="", data={}, settings="", audit=(), arms=(arm,), pairs=(), claims=(), untested={},

@@ -153,17 +153,20 @@ def test_swapped_arms_give_the_mirrored_interval() -> None:
 
 
 def test_E09_arm_against_itself_has_no_nan() -> None:
+    """An arm against itself: difference 0, p 1, no NaN."""
     same = arm(np.random.default_rng(0).random((3, 40)) < 0.5)
     result = compare(same, same)
     assert (result.value, result.low, result.high, result.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_E09_recall_of_one_everywhere_has_a_width_of_zero() -> None:
+    """A recall of 1 in every resample has an interval of width 0."""
     result = pooled_recall(arm(np.ones((2, 20))), np.random.default_rng(0))
     assert (result.value, result.low, result.high) == (1.0, 1.0, 1.0)
 
 
 def test_E06_one_patient_leaves_the_interval_undefined() -> None:
+    """One patient cannot be resampled: no interval, and a note."""
     a, b = arm([[1, 1, 0]], [4, 4, 4]), arm([[0, 1, 0]], [4, 4, 4])
     result = compare(a, b)
     assert result.value == pytest.approx(1 / 3)
@@ -172,6 +175,7 @@ def test_E06_one_patient_leaves_the_interval_undefined() -> None:
 
 
 def test_E08_only_seeds_that_both_arms_finished_are_compared() -> None:
+    """Pairs are compared over the seeds that both arms finished, and those are listed."""
     a = arm([[1, 1], [0, 0], [1, 0]], seeds=(0, 1, 2))
     b = arm([[0, 0], [1, 1]], seeds=(2, 0))
     result = compare(a, b)

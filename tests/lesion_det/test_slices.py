@@ -212,7 +212,8 @@ class TestMissingFiles:
             require_files(tmp_path, [record_of(10, (8, 9)), record_of(11, (8, 9))])
 
     @pytest.mark.parametrize("name", ["../000001_01_01/010.png", "/etc/010.png"])
-    def test_a_name_that_leaves_the_folder_is_refused(self, tmp_path: Path, name: str) -> None:
+    def test_L12_a_name_that_leaves_the_folder_is_refused(self, tmp_path: Path, name: str) -> None:
+        """A name of the ground truth that leads out of the images is refused before any is read."""
         record = dataclasses.replace(record_of(10, (8, 9)), file_name=name)
         with pytest.raises(ValueError, match="leaves the folder of images"):
             require_files(tmp_path, [record])

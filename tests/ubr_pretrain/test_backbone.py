@@ -40,6 +40,7 @@ def test_a_written_backbone_loads_equal_with_its_record(tmp_path):
 
 
 def test_C07_a_backbone_that_lacks_a_tensor_is_refused(tmp_path):
+    """Refused; the tensor is named."""
     file = tmp_path / "b.safetensors"
     write_backbone(file, Backbone(Trunk(width=0.1), SPEC, MADE))
     state = read_checkpoint(file, "backbone")
@@ -100,6 +101,8 @@ def test_a_safetensors_file_of_the_layout_serves_too(tmp_path):
 
 
 def test_C04_another_architecture_is_refused(tmp_path):
+    """An ImageNet start of VGG-19, VGG-16 with batch norms, VGG-11 or AlexNet is refused by
+    name."""
     for arch in ("vgg19", "vgg16_bn", "alexnet", "vgg11"):
         torchvision_file(tmp_path / f"{arch}.pth", arch)
         with pytest.raises(CheckpointRefused, match=arch):
@@ -107,6 +110,7 @@ def test_C04_another_architecture_is_refused(tmp_path):
 
 
 def test_C02_html_and_empty_files_are_refused(tmp_path):
+    """HTML and empty files in the place of ImageNet weights are refused by name."""
     for name, content in (("a.pth", b"<html>404</html>"), ("b.pth", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointRefused, match=name):
@@ -114,6 +118,7 @@ def test_C02_html_and_empty_files_are_refused(tmp_path):
 
 
 def test_C14_without_weights_and_network_the_message_says_what_to_do(monkeypatch, tmp_path):
+    """The message names the URL and the flag that takes a downloaded file."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def offline(*_args, **_kwargs):

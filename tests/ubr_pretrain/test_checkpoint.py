@@ -56,6 +56,7 @@ def test_an_optimisers_state_survives(tmp_path):
 
 @given(st.data())
 def test_C03_any_flipped_byte_is_refused(tmp_path_factory, data):
+    """Any flipped bit is E-CKPT-HASH, or lies where nothing is read."""
     file = tmp_path_factory.mktemp("flip") / "a.safetensors"
     write_checkpoint(file, STATE, "ubr")
     content = bytearray(file.read_bytes())
@@ -73,6 +74,7 @@ def test_C03_any_flipped_byte_is_refused(tmp_path_factory, data):
 
 @given(st.data())
 def test_C02_a_file_cut_anywhere_is_refused(tmp_path_factory, data):
+    """Cut at any byte: refused with the file's name."""
     file = tmp_path_factory.mktemp("cut") / "a.safetensors"
     write_checkpoint(file, STATE, "ubr")
     content = file.read_bytes()
@@ -82,6 +84,7 @@ def test_C02_a_file_cut_anywhere_is_refused(tmp_path_factory, data):
 
 
 def test_C01_a_pickle_is_refused_and_not_run(tmp_path):
+    """A pickle under the name of a checkpoint is refused and not run."""
     marker = tmp_path / "ran"
 
     class Evil:
@@ -102,7 +105,8 @@ def test_another_kind_and_a_missing_file_are_named(tmp_path):
         read_checkpoint(tmp_path / "b", "ubr")
 
 
-def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+def test_S07_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    """A checkpoint with a NaN among its plain values is refused before anything is written."""
     with pytest.raises(TypeError, match=r"a\.0: a object"):
         write_checkpoint(tmp_path / "a", {"a": [object()]}, "ubr")
     with pytest.raises(ValueError, match="JSON"):
@@ -124,7 +128,8 @@ def test_T01_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     assert read_checkpoint(file, "ubr")["iteration"] == 7
 
 
-def test_an_error_while_writing_leaves_nothing_behind(tmp_path):
+def test_S06_an_error_while_writing_leaves_nothing_behind(tmp_path):
+    """An error in the middle of a write leaves no file."""
     with pytest.raises(RuntimeError), write_atomically(tmp_path / "a") as file:  # noqa: PT012
         file.write(b"x")
         raise RuntimeError

@@ -134,6 +134,7 @@ def test_the_defaults_are_the_paper_preset():
 
 
 def test_S12_yaml_that_names_python_objects_is_refused(tmp_path):
+    """Refused as no YAML; nothing is called."""
     file = tmp_path / "c.yaml"
     file.write_text("seed: !!python/object/apply:os.getpid []\n")
     with pytest.raises(ValueError, match="not YAML"):
@@ -141,6 +142,7 @@ def test_S12_yaml_that_names_python_objects_is_refused(tmp_path):
 
 
 def test_S13_a_huge_configuration_is_refused_unread(tmp_path):
+    """Above 1 MB it is refused unread."""
     file = tmp_path / "c.yaml"
     file.write_bytes(b"#" * (MAX_YAML_BYTES + 1))
     with pytest.raises(ValueError, match="larger than"):

@@ -54,6 +54,7 @@ def refusal(path: Path, *words: str, said_of: Path | None = None) -> None:
 def test_C05_an_array_that_is_no_tensor_is_named(
     trunk: Trunk, tmp_path: Path, array: np.ndarray, called: str, name: str
 ) -> None:
+    """Arrays of text, objects, dates or long doubles are named and refused."""
     content = arrays(named(trunk, "torchvision")) | {name: array}
     refusal(saved(tmp_path, content, "w.pkl"), f"{name} holds {called}", "which no tensor can")
 
@@ -75,6 +76,7 @@ def test_C05_an_array_that_is_no_tensor_is_named(
 def test_C05_a_tensor_without_plain_numbers_is_named(
     trunk: Trunk, tmp_path: Path, made: Any, words: str, layer: str
 ) -> None:
+    """Sparse, complex, integer and empty (meta) tensors are named and refused."""
     state = named(trunk, "ubr")
     state[layer] = made(state[layer].detach())
     refusal(saved(tmp_path, state), f"{layer} {words}")
@@ -84,6 +86,7 @@ def test_C05_a_tensor_without_plain_numbers_is_named(
 
 @pytest.mark.parametrize("text", [DEEP, '{"about":' * 100_000, '{"about"', "\x00"])
 def test_C02_a_config_that_is_no_json_is_named(trunk: Trunk, tmp_path: Path, text: str) -> None:
+    """A config.json that is no JSON, or nested 100,000 deep, is named."""
     hub = tmp_path / "hub"
     hub.mkdir()
     saved(hub, named(trunk, "torchvision"), "model.safetensors")
@@ -113,6 +116,7 @@ WRONG = [
 def test_C11_a_wrong_description_is_named_by_entry_and_rule(
     trunk: Trunk, tmp_path: Path, about: dict[str, str], words: str
 ) -> None:
+    """A file that misdescribes its input is refused by entry and rule."""
     path = tmp_path / "w.safetensors"
     save_file(named(trunk, "torchvision"), path, about)
     refusal(path, words)
@@ -140,6 +144,7 @@ ENTRIES = {
 def test_C11_a_wrong_entry_of_our_own_file_is_named(
     trunk: Trunk, tmp_path: Path, entry: dict[str, Any], words: str
 ) -> None:
+    """So is a wrong entry of a file of ours."""
     path = tmp_path / "b.safetensors"
     write_checkpoint(path, ENTRIES | entry | trunk.state_dict(), "backbone")
     refusal(path, words)
@@ -148,6 +153,7 @@ def test_C11_a_wrong_entry_of_our_own_file_is_named(
 
 
 def test_C11_a_wrong_input_of_a_regressor_is_named(trunk: Trunk, tmp_path: Path) -> None:
+    """And the impossible input of a regressor."""
     state = regressor_state(Regressor(trunk), IMAGENET_INPUT, MADE)
     state["input_spec"]["scale"] = "abc"
     path = tmp_path / "r.safetensors"

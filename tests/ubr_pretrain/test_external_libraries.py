@@ -118,6 +118,7 @@ def test_mmcvs_networks_alone_and_as_a_backbone(tmp_path: Path, arch: Architectu
 def test_C04_an_encoder_of_another_depth_is_refused_not_half_loaded(
     tmp_path: Path, name: str
 ) -> None:
+    """VGG-13 and VGG-19 encoders of another library are refused, not loaded in part."""
     smp = pytest.importorskip("segmentation_models_pytorch")
     with torch.device("meta"):
         state = smp.Unet(name, encoder_weights=None).state_dict()

@@ -82,7 +82,7 @@ KNOWN: list[tuple[str, Callable[[Trunk], object], str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "layout", "prefix"), KNOWN)
-def test_every_known_layout_gives_the_same_trunk(
+def test_C08_every_known_layout_and_prefix_gives_the_same_trunk(
     trunk: Trunk,
     tmp_path: Path,
     name: str,
@@ -90,6 +90,7 @@ def test_every_known_layout_gives_the_same_trunk(
     layout: str,
     prefix: str,
 ) -> None:
+    """Every known layout and prefix gives the same trunk; which one it was is said."""
     found = read(saved(tmp_path, content(trunk), name))
     assert (found.layout, found.prefix, found.ignored) == (layout, prefix, {})
     assert found.words == f"{layout} layout" + (f" under '{prefix}'" if prefix else "")
@@ -112,9 +113,10 @@ def test_torchvisions_own_vgg16_is_read_and_its_classifier_counted(tmp_path: Pat
         assert torch.all(tensor == number)
 
 
-def test_heads_beside_and_behind_the_prefix_are_counted_by_name(
+def test_C06_heads_beside_and_behind_the_prefix_are_counted_by_name(
     trunk: Trunk, tmp_path: Path
 ) -> None:
+    """Heads beside and behind the trunk are ignored, counted by name and told."""
     heads = {
         "backbone.classifier.0.weight": torch.zeros(2),
         "roi_heads.box.weight": torch.zeros(2),
@@ -160,6 +162,7 @@ def test_our_own_export_says_its_input_and_how_it_was_made(
 def test_C11_without_a_word_on_its_input_the_refusal_says_what_to_pass(
     trunk: Trunk, tmp_path: Path
 ) -> None:
+    """A file that does not say its input is refused with the flags that state it."""
     with pytest.raises(CheckpointRefused, match=r"w\.pth: .*pass --external_input imagenet"):
         read_external_trunk(saved(tmp_path, named(trunk, "torchvision")), WIDTH)
 
@@ -183,11 +186,13 @@ class TestRefusals:
     def test_C07_the_first_missing_tensor_is_named_as_the_file_names_it(
         self, trunk: Trunk, tmp_path: Path
     ) -> None:
+        """Refused with how many are missing and the first, under the file's own name for it."""
         state = named(trunk, "torchvision", "module.")
         del state["module.features.19.bias"]
         self.refused(tmp_path, state, r"lacks 1 of 26 .* first module\.features\.19\.bias")
 
     def test_C06_an_unknown_tensor_is_named(self, trunk: Trunk, tmp_path: Path) -> None:
+        """A tensor that is neither of the trunk nor of a head behind it is named and refused."""
         state = named(trunk, "torchvision") | {"features.30.weight": torch.zeros(1)}
         self.refused(tmp_path, state, r"features\.30\.weight is no tensor of a VGG-16")
         state = named(trunk, "ubr") | {"aux.weight": torch.zeros(1)}
@@ -196,27 +201,33 @@ class TestRefusals:
     def test_C05_a_misshapen_tensor_is_named_with_both_shapes(
         self, trunk: Trunk, tmp_path: Path
     ) -> None:
+        """Refused with both shapes (a conv1 of one channel is given to three and told; of two
+        it is refused)."""
         state = named(trunk, "torchvision")
         state["features.0.weight"] = state["features.0.weight"][:, :2]
         self.refused(tmp_path, state, r"conv1_1\.weight is \(8, 2, 3, 3\), .*\(8, 3, 3, 3\)")
 
     def test_C10_a_tensor_that_is_not_finite(self, trunk: Trunk, tmp_path: Path) -> None:
+        """Refused; the tensor is named."""
         state = {k: t.clone() for k, t in named(trunk, "torchvision").items()}
         state["features.28.bias"][3] = float("nan")
         self.refused(tmp_path, state, r"conv5_3\.bias holds values that are not finite")
 
     def test_C05_whole_numbers_are_no_weights(self, trunk: Trunk, tmp_path: Path) -> None:
+        """Whole numbers are no weights."""
         state = named(trunk, "torchvision")
         state["features.5.weight"] = state["features.5.weight"].to(torch.int8)
         self.refused(tmp_path, state, r"conv2_1\.weight holds torch\.int8, not floating-point")
 
     def test_C10_a_number_beyond_float32(self, trunk: Trunk, tmp_path: Path) -> None:
+        """A number beyond float32 is one that is not finite."""
         state = {k: t.double() for k, t in named(trunk, "torchvision").items()}
         state["features.5.bias"][0] = 1e60
         self.refused(tmp_path, state, r"conv2_1\.bias holds values that are not finite")
 
     @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.safetensors"])
     def test_C02_a_cut_file(self, trunk: Trunk, tmp_path: Path, name: str) -> None:
+        """A cut .pth, .pkl or .safetensors is refused in one line with its name."""
         content = named(trunk, "torchvision")
         path = saved(tmp_path, arrays(content) if name == "w.pkl" else content, name)
         whole = path.read_bytes()
@@ -238,6 +249,8 @@ class TestRefusals:
         ],
     )
     def test_C04_another_architecture(self, tmp_path: Path, arch: str, message: str) -> None:
+        """VGG-11, 13, 19, with batch norms, AlexNet and ResNet are refused: expected 13
+        convolutions, found how many."""
         with torch.device("meta"):
             model = getattr(torchvision.models, arch)()
         state = {k: torch.zeros(()).expand(v.shape) for k, v in model.state_dict().items()}
@@ -260,6 +273,7 @@ class TestRefusals:
         self.refused(tmp_path, [torch.zeros(1)], "holds a list, not tensors by name")
 
     def test_C01_code_is_not_executed(self, tmp_path: Path) -> None:
+        """A .pth and a .pkl with code in them are refused; it has not run."""
         marker = tmp_path / "executed"
 
         class Malice:
@@ -274,6 +288,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.safetensors"])
     def test_C02_absent_empty_and_html_files(self, tmp_path: Path, name: str) -> None:
+        """Absent, empty and HTML files are refused by name."""
         for content in (None, b"", b"<html>404</html>"):
             if content is not None:
                 (tmp_path / name).write_bytes(content)

@@ -90,6 +90,7 @@ def test_the_package_holds_a_small_scorer_that_orders_a_body() -> None:
 
 
 def test_S01_the_package_names_no_path() -> None:
+    """The weights of the package, their card and calibration name no path."""
     made = read_pretrained().trained.provenance.model_dump(mode="json")
     card = (WEIGHTS_FOLDER / "MODEL_CARD.md").read_text()
     calibration = (WEIGHTS_FOLDER / CALIBRATION).read_text()

@@ -87,7 +87,8 @@ def test_the_page_needs_nothing_outside_itself_and_allows_nothing_but_its_own_sc
     assert json.loads(data)["z_mm"] == volume.z_mm.tolist()
 
 
-def test_names_notes_and_messages_are_text_and_paths_stay_out() -> None:
+def test_S04_names_notes_and_messages_of_a_scan_are_text_and_paths_stay_out() -> None:
+    """The page of a scan shows names, notes, zones and messages as text, and no path."""
     volume = grey_volume()
     hostile = replace(
         scored(volume, HOSTILE),

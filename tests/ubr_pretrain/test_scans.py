@@ -58,6 +58,7 @@ def test_everything_in_a_mixed_tree_is_found_once(tmp_path: Path) -> None:
 
 
 def test_S01_a_dicom_slice_is_named_by_a_hash(tmp_path: Path) -> None:
+    """A single DICOM slice is named by a hash of its series, its subject by one of the patient."""
     save(slice_dataset(scan((1, 6, 5))[0], (0.0, 0.0, 0.0)), tmp_path / "Doe Jane.dcm")
     (image,) = find_scans([tmp_path / "Doe Jane.dcm"]).images
     assert "Doe" not in image.name + image.subject

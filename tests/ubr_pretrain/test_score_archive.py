@@ -102,6 +102,15 @@ def test_T08_two_runs_in_one_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_T02_N30_what_a_killed_run_left_half_written_is_deleted(tmp_path: Path) -> None:
+    """A picture or table that a kill cut off lies under a hidden name; going on deletes it."""
+    fill(tmp_path, "a")
+    half = tmp_path / ".a.png.x1y2z3.part"
+    half.write_bytes(b"half")
+    assert fill(tmp_path, "ab") == ["b"]
+    assert not half.exists()
+
+
 @pytest.mark.parametrize("name", ["scores.json", "volumes.csv", "images.parquet"])
 def test_results_that_are_in_the_way_are_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
@@ -129,6 +138,7 @@ def test_an_output_that_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_S08_a_second_volume_of_one_name_gets_its_own(tmp_path: Path) -> None:
+    """The second gets a hash of its place behind its name; nothing is overwritten."""
     with open_archive(tmp_path, HEADER) as archive:
         archive.add("volumes", "scan", "place1", "content1", record("scan"))
         assert archive.name_for("scan", "place1", "content1") == "scan"

@@ -223,6 +223,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
 
 
 def test_S01_paths_are_written_only_when_asked_for(tmp_path, checkpoint):
+    """Paths are in scores.json with --with-paths alone."""
     data = write_tiny_cohort(tmp_path / "Jane Doe 1950", 1, max_slices=25)
     for flags, told in (([], False), (["--with-paths"], True)):
         out = tmp_path / f"scores{told}"

@@ -17,7 +17,14 @@ from tests.command_line import refused_line
 from tests.ubr_pretrain.archives import recorded, write_archive, write_toy_checkpoint
 from tests.ubr_pretrain.dicom_writer import write_series
 from tests.ubr_pretrain.stored_volumes import nii, scan
-from ubr_pretrain import cohort, gather_scores, network_backend, score_tables, score_volumes
+from ubr_pretrain import (
+    cohort,
+    gather_scores,
+    gathered_scores,
+    network_backend,
+    score_tables,
+    score_volumes,
+)
 from ubr_pretrain.scan_scoring import ScoringRun
 from ubr_pretrain.scans import find_scans
 from ubr_pretrain.scoring_plan import VOLUMES_AT_ONCE, Recorded, plans_of_units
@@ -154,6 +161,20 @@ def test_gathering_again_writes_the_same_bytes_in_bounded_parts(
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+def test_T08_N31_one_at_a_time_gathers_and_cleans_up_after_one_that_was_killed(
+    tmp_path, checkpoint, capsys
+) -> None:
+    """A second gather_scores.py is refused (exit 2); half-written tables of a killed one go."""
+    score(checkpoint, write_archive(tmp_path / "archive", 1), "--out", tmp_path, "--shard", "1/1")
+    half = tmp_path / ".volumes.csv.x1y2z3.part"
+    half.write_bytes(b"half")
+    with gathered_scores._held(tmp_path):
+        line = refused_line(gather_scores.main, capsys, [str(tmp_path)])
+    assert line.endswith(f"{tmp_path}: another run is gathering there")
+    assert gather(tmp_path) == 0
+    assert not half.exists()
+
+
 def test_a_shard_opens_nothing_of_another(tmp_path, checkpoint, monkeypatch) -> None:
     for number in range(8):
         one = {"SeriesInstanceUID": f"1.2.{number}"}
@@ -191,6 +212,7 @@ def test_a_run_holds_the_headers_of_a_few_units(tmp_path: Path) -> None:
 
 
 def test_S08_equal_stems_below_folders_have_names_that_survive_a_move(tmp_path, checkpoint) -> None:
+    """In shards too, and the names survive a move of the archive."""
     for place in ("a/x", "a/y", "b"):
         (tmp_path / "here" / "archive" / place).mkdir(parents=True)
         nii(tmp_path / "here" / "archive" / place, "ct.nii")

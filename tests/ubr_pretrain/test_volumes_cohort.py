@@ -43,6 +43,7 @@ def test_entries_read_what_read_volume_reads(tmp_path: Path) -> None:
 
 
 def test_S08_equal_stems_get_names_of_their_own(tmp_path: Path) -> None:
+    """Equal stems in several folders get a hash of the path each."""
     for name in ("p1/ct.nii", "p2/CT.nii.gz", "other.nii"):
         ct(tmp_path / name)
     found = names(tmp_path)

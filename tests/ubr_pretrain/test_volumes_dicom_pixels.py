@@ -208,11 +208,13 @@ def test_V46_a_plain_multi_frame_file_has_no_geometry(tmp_path: Path, hu) -> Non
 
 
 def test_S03_burned_in_text_is_noted(tmp_path: Path, hu) -> None:
+    """The volume says so in a note."""
     volume = read_volume(write_series(tmp_path, hu, SPACING, BurnedInAnnotation="YES"))
     assert "text may be burned into the pixels" in volume.notes
 
 
 def test_S01_nothing_of_the_patient_is_in_an_entry_or_a_volume(tmp_path: Path, hu) -> None:
+    """No element that names the patient is in an entry, a volume or its notes."""
     write_series(tmp_path, hu, SPACING, PatientBirthDate="19400101", AccessionNumber="ACC-77")
     (entry,) = find_volumes([tmp_path])
     volume = entry.read()

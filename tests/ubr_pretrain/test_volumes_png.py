@@ -61,6 +61,7 @@ def test_slices_are_hu_in_the_order_of_their_numbers(tmp_path: Path, hu) -> None
 
 
 def test_L22_disjoint_ranges_stay_apart(tmp_path: Path, hu) -> None:
+    """The numbers of the files show the gap: groups never span it."""
     volume = read_volume(folder_of(tmp_path, hu, (40, 41, 50)), spacing_mm_zyx=SPACING)
     assert volume.z_mm.tolist() == [0.0, 2.0, 20.0]
     assert volume.runs == (range(2), range(2, 3))
@@ -97,12 +98,14 @@ def test_a_corrected_table_is_read_again(tmp_path: Path, hu) -> None:
     "spacing", ["", "0.7, 0.8, 0", "0.7, 0.8, -2", "0.7, 0.8, NaN", "0.7, 0.8", "a, b, c"]
 )
 def test_L15_a_table_row_without_a_spacing(tmp_path: Path, hu, spacing: str) -> None:
+    """The series is refused with E-SPACING."""
     folder = folder_of(tmp_path, hu)
     table(tmp_path, f'000123_02_01_040.png,123,"{spacing}"')
     refused(folder, "E-SPACING", "000123_02_01")
 
 
 def test_L15_without_a_table_or_a_row_the_hint_says_what_to_do(tmp_path: Path, hu) -> None:
+    """Without a table or a row the refusal says what to do."""
     folder = folder_of(tmp_path, hu)
     refused(folder, "E-SPACING", "no DL_info*.csv found", "spacing_mm_zyx")
     table(tmp_path, '000999_02_01_040.png,123,"0.7, 0.8, 2"', name="DL_info_part.csv")
@@ -110,6 +113,7 @@ def test_L15_without_a_table_or_a_row_the_hint_says_what_to_do(tmp_path: Path, h
 
 
 def test_L15_rows_and_tables_that_contradict_each_other(tmp_path: Path, hu) -> None:
+    """Rows that contradict each other are refused with both values."""
     folder = folder_of(tmp_path, hu)
     table(tmp_path, '000123_02_01_040.png,123,"0.7, 0.8, 2"')
     table(tmp_path, '000123_02_01_040.png,123,"0.7, 0.8, 5"', name="DL_info_2.csv")
@@ -134,6 +138,8 @@ def test_one_slice_number_under_two_names(tmp_path: Path, hu) -> None:
     ids=["grey8", "rgb8", "rgb16", "rgba16", "size"],
 )
 def test_L21_a_picture_of_another_kind(tmp_path: Path, hu, picture, code: str, word: str) -> None:
+    """8 bits, RGB, palette, alpha, or another format named .png: E-FORMAT or E-RGB; never 8-bit
+    values as HU."""
     folder = folder_of(tmp_path, hu)
     png(folder / "041.png", picture)
     refused(folder, code, "041.png", word, spacing_mm_zyx=SPACING)
@@ -155,6 +161,8 @@ def test_L21_a_picture_of_another_kind(tmp_path: Path, hu, picture, code: str, w
     ids=["empty", "text", "jpeg", "no-ihdr", "bomb", "2^31", "zero", "palette", "length"],
 )
 def test_L21_V57_a_file_that_is_no_slice(tmp_path: Path, hu, content: bytes, code: str) -> None:
+    """Empty, text, HTML or absurd dimensions: E-EMPTY, E-FORMAT or E-SIZE-LIMIT before anything
+    is inflated."""
     folder = folder_of(tmp_path, hu)
     (folder / "041.png").write_bytes(content)
     refused(folder, code, "041.png", spacing_mm_zyx=SPACING)
@@ -163,6 +171,7 @@ def test_L21_V57_a_file_that_is_no_slice(tmp_path: Path, hu, content: bytes, cod
 @settings(max_examples=40, deadline=None)
 @given(keep=st.integers(0, 999))
 def test_L21_any_cut_of_a_slice_is_refused(tmp_path_factory, keep: int) -> None:
+    """Cut at any byte it is refused."""
     folder = folder_of(tmp_path_factory.mktemp("png"), scan((1, 6, 5)), (7,))
     whole = (folder / "007.png").read_bytes()
     (folder / "007.png").write_bytes(whole[: keep * len(whole) // 1000])
@@ -171,6 +180,7 @@ def test_L21_any_cut_of_a_slice_is_refused(tmp_path_factory, keep: int) -> None:
 
 
 def test_L21_a_lost_end_mark_is_a_truncation(tmp_path: Path, hu) -> None:
+    """A lost end mark (the last 12 bytes) is E-TRUNC."""
     folder = folder_of(tmp_path, hu)
     path = folder / "041.png"
     path.write_bytes(path.read_bytes()[:-12])
@@ -180,6 +190,7 @@ def test_L21_a_lost_end_mark_is_a_truncation(tmp_path: Path, hu) -> None:
 @settings(max_examples=40, deadline=None)
 @given(where=st.integers(8, 9999), bit=st.integers(0, 7))
 def test_L21_a_flipped_bit_is_refused(tmp_path_factory, where: int, bit: int) -> None:
+    """Any flipped bit is refused."""
     folder = folder_of(tmp_path_factory.mktemp("png"), scan((1, 6, 5)), (7,))
     content = bytearray((folder / "007.png").read_bytes())
     content[where % len(content)] ^= 1 << bit
@@ -189,6 +200,7 @@ def test_L21_a_flipped_bit_is_refused(tmp_path_factory, where: int, bit: int) ->
 
 
 def test_L21_pixels_that_end_early_inside_whole_chunks_are_damaged(tmp_path: Path, hu) -> None:
+    """Pixels that end early inside whole chunks are E-CRC."""
     folder = folder_of(tmp_path, hu)
     short = zlib.compress(bytes(3 * 11))  # three of six rows
     (folder / "041.png").write_bytes(
