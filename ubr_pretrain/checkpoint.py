@@ -137,16 +137,33 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointRefused(f"{path}: not a whole safetensors file ({error})") from error
+        raise CheckpointRefused(
+            f"{path}: not a whole safetensors file ({look_of(path) or error})"
+        ) from error
     if "sha256" not in metadata or "format" not in metadata:
         raise CheckpointRefused(f"{path}: a safetensors file, but not a checkpoint of this project")
     if metadata["format"] != str(FORMAT):
-        maker = metadata.get("made_by", "unknown")
+        layout, maker = (ascii(metadata.get(key, ""))[:40] for key in ("format", "made_by"))
         raise CheckpointRefused(
-            f"{path}: layout {metadata['format']!r} was made by version {maker}; this is version "
-            f"{__version__}, which reads layout {FORMAT}"
+            f"{path}: layout {layout} was made by version {maker}; this is version {__version__}, "
+            f"which reads layout {FORMAT}"
         )
     return metadata
+
+
+def look_of(path: Path) -> str:
+    """Say what a file that is no weights looks like, "" where nothing can be said."""
+    from ubr_pretrain.stored_file import describe
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        return error.strerror or ""
+    if head.startswith(b"PK"):
+        return "" if path.suffix != ".safetensors" else "looks like a file of torch.save"
+    looks = describe(head)
+    return "" if looks.startswith("begins with") else looks
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -7,13 +7,14 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
-from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
+from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, look_of
 
 _ALLOWED = {
     ("numpy._core.multiarray", "_reconstruct"),
@@ -52,12 +53,16 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
                 about = opened.metadata() or {}
                 return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118
         except SafetensorError as error:
-            raise CheckpointRefused(f"{file}: not a whole safetensors file ({error})") from error
+            raise CheckpointRefused(
+                f"{file}: not a whole safetensors file ({look_of(file) or error})"
+            ) from error
     about = _read_description(file)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True), about
+        with catch_warnings(action="ignore"):  # of a pickle's protocol, on the way to its refusal
+            return torch.load(file, map_location="cpu", weights_only=True), about
     except (*_DAMAGED, RuntimeError, OSError, OverflowError, MemoryError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        reason = look_of(file) or said[0]
         raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
 
 
@@ -98,7 +103,8 @@ def read_plain_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
     except (*_DAMAGED, OSError, OverflowError, MemoryError) as error:
-        raise CheckpointRefused(f"{path}: not a pickle of plain arrays ({error})") from error
+        reason = look_of(path) or " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointRefused(f"{path}: not a pickle of plain arrays ({reason})") from error
 
 
 class _PlainUnpickler(pickle.Unpickler):

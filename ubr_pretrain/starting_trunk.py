@@ -17,12 +17,13 @@ def with_input_of_start(config: UbrConfig) -> UbrConfig:
     """Return the configuration with the input that its trunk was trained on.
 
     Raises:
-        ValueError: another input was asked for; the weights cannot be had or are no such trunk.
+        ValueError: another input was asked for; the weights cannot be had or are no such trunk;
+            the first stage cannot be read.
     """
+    own = None if config.start is None else read_regressor(config.start).input_spec
     if config.init == "random":
         return config
-    if config.start is not None:
-        own = read_regressor(config.start).input_spec
+    if config.start is not None and own is not None:
         spec = adopt_input(config.input, own, config.start.name)
     else:
         spec = _input_of(_read_source(config), config.input)
