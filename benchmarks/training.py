@@ -152,7 +152,6 @@ def growth(data: Path, out: Path) -> list[Row]:
     line = [float(start + slope * n) for n in slices]
     worst = max(range(len(slices)), key=lambda i: abs(ours[i] / line[i] - 1))
     sizes = f"g x m = {slices[0]} .. {slices[-1]} slices of 32 px, width 0.1"
-    bends = [100 * np.polyfit(np.array(slices) / slices[-1], s, 2)[0] / s[-1] for s in (ours, bare)]
     return [
         Row(
             f"training step against {sizes}: {slices[worst]} slices, the furthest from a line",
@@ -161,8 +160,6 @@ def growth(data: Path, out: Path) -> list[Row]:
             "s",
             f"the line {1e3 * start:.2g} ms + {1e3 * slope:.3g} ms a slice",
             1.1,
-            f"a parabola bends by {bends[0]:+.1f} % of the largest step's time, through the bare "
-            f"steps by {bends[1]:+.1f} %",
         ),
         Row(
             f"largest over smallest training step, {sizes}",
