@@ -12,11 +12,11 @@ Shapes:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import disk_usage
@@ -32,6 +32,7 @@ from lesion_det.boxes import Frame
 from lesion_det.slices import PreparedImage
 from ubr_pretrain.config import Config
 from ubr_pretrain.journal import ProgressLine
+from ubr_pretrain.work_ahead import worked_ahead
 
 THREADS = min(16, os.cpu_count() or 1)
 SPARE = 1.05
@@ -90,8 +91,9 @@ class InputCache:
         self.remap()
         good: dict[str, Entry] = {}
         progress = ProgressLine(len(listed))
-        with ThreadPoolExecutor(THREADS) as pool, closing(progress):
-            checks = zip(listed.values(), pool.map(self._is_whole, listed.values()), strict=True)
+        checked = worked_ahead(self._is_whole, listed.values(), THREADS)
+        with closing(progress), closing(checked):
+            checks = zip(listed.values(), checked, strict=True)
             for count, (entry, is_whole) in enumerate(checks, start=1):
                 if is_whole:
                     good[entry.key] = entry
@@ -104,7 +106,16 @@ class InputCache:
             self._mapped = np.memmap(self._pixels, np.uint8, mode="r")
 
     def read(self, entry: Entry) -> PreparedImage:
-        """Return a copy of an entry that ``whole`` found, or that was appended before ``remap``."""
+        """Return a copy of an entry that ``whole`` found, or that was appended before ``remap``.
+
+        Raises:
+            OSError: it is not what was written any more.
+        """
+        # A file that was cut since would end the process where its lost pages are touched.
+        if self._pixels.stat().st_size < self._mapped.size or not self._is_whole(entry):
+            raise OSError(
+                errno.EIO, f"input {entry.key} was damaged while in use", str(self._pixels)
+            )
         shape = (entry.channels, entry.frame.height_px, entry.frame.width_px)
         hu = self._stored(entry).view(np.int16).reshape(shape)
         return PreparedImage(np.repeat(hu, 3 // entry.channels, axis=0), entry.frame)

@@ -26,9 +26,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lesion_det.det_config import PATHS, DetConfig
 from ubr_pretrain.config import config_parser, parse_config, refuse
+
+if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
+    import torch
+
+    from ubr_pretrain.runtime import Ranks, StopRequest
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class TrainResult:
     """How a training ended.
 
     Attributes:
-        exit_code: 0, or 128 + the signal that ended it early (a checkpoint to go on from is there).
-        iteration: iterations done.
+        exit_code: 0, or 128 + the signal that ended it early (the same command goes on).
+        iteration: iterations done; 0 where a signal came before the first step.
         top5_recall: on the validation files at the last iteration; None before the end.
         best_top5_recall: the highest along the training.
     """
@@ -56,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     config, rest = parse_config(parser, DetConfig, argv, presets="det")
 
+    from ubr_pretrain.run_folder import fault_words
     from ubr_pretrain.runtime import RankLost
 
     try:
@@ -65,6 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FloatingPointError, MemoryError, RankLost) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{parser.prog}: {fault_words(error, rest.out)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped at once; the last checkpoint is kept", file=sys.stderr)
+        return 130
 
 
 def train(
@@ -74,240 +87,222 @@ def train(
 
     Raises:
         ValueError: impossible input: no data, a wrong weight file, a folder in use.
-        FloatingPointError: a loss is not finite; the iteration, terms and images are named.
+        FloatingPointError: a loss, gradient or weight is not finite; the images are named.
         MemoryError: the device is too small.
+        OSError: the folder cannot be written any more.
         RankLost: another rank has died.
     """
-    import torch
-    from torch.nn.utils import clip_grad_norm_
+    from ubr_pretrain.runtime import Stopped, set_precision, start_ranks, stop_on_signals
 
-    from lesion_det.batches import BatchSource
-    from lesion_det.curve_hits import hits_to_text
-    from lesion_det.detector import head_tensors, state_sha256
-    from lesion_det.detectron2_files import write_detectron2
-    from lesion_det.engine import build_detector
-    from lesion_det.inference import (
-        detector_state,
-        pooled_hits,
-        pooled_recall,
-        predict,
-        write_answers,
-    )
-    from lesion_det.initialization import (
-        make_start,
-        weight_table,
-        weight_table_csv,
-        weight_table_text,
-    )
-    from lesion_det.pictures import draw_detections, draw_labels
-    from lesion_det.prepared_images import PreparedImages
-    from lesion_det.splits import data_sha256, labelled_images, read_splits, require_same_audit
-    from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
-    from ubr_pretrain.journal import Journal
-    from ubr_pretrain.late_record import LateRecord
-    from ubr_pretrain.optimiser import build_optimiser, load_optimiser
-    from ubr_pretrain.run_folder import RunFolder, open_run_folder
-    from ubr_pretrain.runtime import (
-        describe_machine,
-        seed_everything,
-        set_precision,
-        start_ranks,
-        stop_on_signals,
-        to_json,
-    )
-
-    began_s = time.monotonic()
     with ExitStack() as stack:
         ranks = stack.enter_context(start_ranks(config.device))
         stop = stack.enter_context(stop_on_signals())
-        bf16 = config.precision == "bf16"
-        if bf16 and ranks.device.type != "cuda":
+        if config.precision == "bf16" and ranks.device.type != "cuda":
             raise ValueError("precision bf16: needs CUDA (a CPU is 7 to 100 times slower in bf16)")
         set_precision(config.precision, ranks.device, deterministic=config.deterministic)
         if config.batch % ranks.world_size:
             raise ValueError(f"batch {config.batch}: cannot be shared by {ranks.world_size} ranks")
+        try:
+            return _train(config, out, (resume, overwrite), ranks, stop, stack)
+        except Stopped:
+            if ranks.is_first:
+                print("stopped before the first step; the same command goes on", file=sys.stderr)
+            return TrainResult(stop.exit_code, 0, None, None)
 
-        # Data: which images are learned from, in which order, and which are judged.
-        splits = read_splits(config)
-        prepared = PreparedImages(config.images, config.input, config.cache or out / "inputs")
-        learned = labelled_images(splits.learned, config.label_fraction, config.seed)
-        source = BatchSource(learned, prepared, config)
+
+def _train(
+    config: DetConfig,
+    out: Path,
+    how: tuple[bool, bool],
+    ranks: Ranks,
+    stop: StopRequest,
+    stack: ExitStack,
+) -> TrainResult:
+    import torch
+
+    from lesion_det.curve_hits import hits_to_text
+    from lesion_det.det_results import write_results
+    from lesion_det.det_setup import set_up
+    from lesion_det.inference import detector_state, pooled_hits, pooled_recall, predict_all
+    from lesion_det.initialization import weight_table_csv, weight_table_text
+    from lesion_det.pictures import draw_labels
+    from lesion_det.splits import require_same_audit
+    from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
+    from ubr_pretrain.journal import Journal
+    from ubr_pretrain.late_record import LateRecord
+    from ubr_pretrain.optimiser import (
+        build_optimiser,
+        clip_gradients,
+        load_optimiser,
+        require_finite,
+    )
+    from ubr_pretrain.run_folder import RunFolder, open_run_folder
+    from ubr_pretrain.runtime import describe_machine, enough_memory
+
+    began_s, bf16 = time.monotonic(), config.precision == "bf16"
+    lack = (
+        f"batch of {config.batch} images of up to {config.input.max_px or 'any'} px; lower --batch "
+        "or --input.max_px, or use more ranks"
+    )
+    with stop.at_once(), enough_memory(lack):  # until the first step nothing needs to be finished
+        setup = set_up(config, out, ranks)
+        splits, prepared, source = setup.splits, setup.prepared, setup.source
+        detector, start = setup.detector, setup.start
         mine = range(ranks.rank, config.batch, ranks.world_size)
-
-        # Network: the arm's trunk; RPN and head from a generator of their own, alike in all arms.
-        seed_everything(config.seed, deterministic=config.deterministic)
-        start = make_start(config)
-        detector = build_detector(
-            config.engine, start.trunk, start.input_spec, config.detector, config.seed
-        )
-        detector.to(ranks.device).train()
-        weights = weight_table(start, detector.state_dict(), f"drawn, seed {config.seed}")
-        audit = {
-            "order_sha256": source.order_sha256(config.iterations),
-            "trunk_sha256": state_sha256(start.tensors),
-            "head_sha256": state_sha256(head_tensors(detector.state_dict())),
-            "source_sha256": start.source_sha256,
-            **{f"{what}_sha256": digest for what, digest in data_sha256(config, splits).items()},
-        }
-        ranks.require_equal(audit, "data and start")
         optimiser = build_optimiser(detector, config.optimiser)
 
         # Folder: new, or where an interrupted run left off.
-        folder = RunFolder(out)
+        folder, (resume, overwrite) = RunFolder(out), how
         if ranks.is_first:
             opened = open_run_folder(out, config, resume=resume, overwrite=overwrite, places=PATHS)
             folder = stack.enter_context(opened)
         ranks.wait()
-        prepared.build([*learned, *splits.held_out], stop=lambda: stop.signal is not None)
+        prepared.build([*setup.learned, *splits.held_out])
         source.require_trainable()
-        iteration, best, recall, answers = 0, None, None, None
+        iteration, best, recall, judged = 0, None, None, True
         if folder.last.is_file():
             state = read_checkpoint(folder.last, "detector")
-            require_same_audit(folder.last, state["audit"], audit, folder.moved)
+            require_same_audit(folder.last, state["audit"], setup.audit, folder.moved)
             detector.load_state_dict(state["detector"])
             load_optimiser(optimiser, state["optimizer"])
             iteration, best, recall = state["iteration"], state["best"], state["recall"]
-        journal = Journal(out, iteration, config.iterations, enabled=ranks.is_first)
-        stack.callback(journal.close)
-        journal.say(
-            f"{len(learned)} images to learn from, {splits.num_judged} to "
-            f"validate on; --init {config.init}; iteration {iteration} of {config.iterations}"
+            judged = state.get("judged", True)
+
+    journal = Journal(out, iteration, config.iterations, enabled=ranks.is_first, judged=judged)
+    stack.callback(journal.close)
+    journal.say(
+        f"{len(setup.learned)} images to learn from, {splits.num_judged} to "
+        f"validate on; --init {config.init}; iteration {iteration} of {config.iterations}"
+    )
+    if ranks.is_first:
+        for line in folder.moved:
+            journal.say(f"moved: {line}")
+        folder.note_moves(config)
+        folder.update_manifest(
+            status="running",
+            machine=describe_machine(ranks.device),
+            world_size=ranks.world_size,
+            arm=config.init,
+            schedule=config.optimiser.schedule,
+            input_spec=start.input_spec.model_dump(mode="json"),
+            provenance=start.provenance.model_dump(mode="json"),
+            audit=setup.audit,
         )
-        if ranks.is_first:
-            for line in folder.moved:
-                journal.say(f"moved: {line}")
-            folder.note_moves(config)
-            folder.update_manifest(
-                status="running",
-                machine=describe_machine(ranks.device),
-                world_size=ranks.world_size,
-                arm=config.init,
-                schedule=config.optimiser.schedule,
-                input_spec=start.input_spec.model_dump(mode="json"),
-                provenance=start.provenance.model_dump(mode="json"),
-                audit=audit,
+        if iteration == 0:
+            with write_atomically(out / "weights.csv", "w") as file:
+                file.write(weight_table_csv(setup.weights))
+            journal.say(weight_table_text(setup.weights))
+            draw_labels(source, out / "pictures" / "labels.png")
+
+    def save(path: Path) -> None:
+        require_finite(detector, iteration)
+        state = detector_state(detector, config, start.provenance)
+        done = {"iteration": iteration, "best": best, "recall": recall, "audit": setup.audit}
+        state |= {"optimizer": optimiser.state_dict(), "judged": judged, **done}
+        write_checkpoint(path, state, "detector")
+
+    def told(step: tuple[int, float, str], numbers: dict[str, torch.Tensor]) -> None:
+        """Write down a step, in the order of the steps; what is not finite ends all."""
+        number, lr, names = step
+        terms = {name: value.item() for name, value in numbers.items()}
+        norm = terms.pop("gradient")
+        total = sum(terms.values())
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            what = "gradient" if math.isfinite(total) else "loss"
+            raise FloatingPointError(
+                f"iteration {number}: {what} not finite {terms}; images {names}; the last "
+                f"checkpoint is {folder.last}"
             )
-            if iteration == 0:
-                with write_atomically(out / "weights.csv", "w") as file:
-                    file.write(weight_table_csv(weights))
-                journal.say(weight_table_text(weights))
-                draw_labels(source, out / "pictures" / "labels.png")
+        journal.record(number, "train", {"loss": total, **terms, "lr": lr})
+        journal.progress(number, f"loss {total:.3f}  top-5 recall {_percent(recall)}")
 
-        def save(path: Path) -> None:
-            state = detector_state(detector, config, start.provenance)
-            done = {"iteration": iteration, "best": best, "recall": recall, "audit": audit}
-            state |= {"optimizer": optimiser.state_dict(), **done}
-            write_checkpoint(path, state, "detector")
+    def judge() -> bool:
+        """Look at the validation files and keep the best; a signal leaves it for later."""
+        nonlocal answers, recall, best, judged
+        answers = predict_all(detector, splits.judged, prepared, ranks, stop, bf16=bf16)
+        judged = answers is not None
+        if answers is None:
+            return False
+        hits = pooled_hits(splits.judged, answers)
+        recall = pooled_recall(hits)
+        journal.record(iteration, "val", {"top5_recall": recall, "hits": hits_to_text(hits)})
+        journal.say(f"{iteration}: validation, top-5 recall {_percent(recall)}")
+        if recall is not None and (best is None or recall > best):
+            best = recall
+            if ranks.is_first:
+                save(folder.best)
+        return True
 
-        def told(step: tuple[int, float, str], numbers: dict[str, torch.Tensor]) -> None:
-            """Write down a step, in the order of the steps; a loss that is not finite ends all."""
-            number, lr, names = step
-            terms = {name: value.item() for name, value in numbers.items()}
-            total = sum(terms.values())
-            if not math.isfinite(total):
-                raise FloatingPointError(
-                    f"iteration {number}: loss not finite {terms}; images {names}; the last "
-                    f"checkpoint is {folder.last}"
+    answers = None
+    late, gpu, stopping = LateRecord(ranks, stop, told), ranks.device.type == "cuda", False
+    if not judged:  # the run was stopped while it looked at them
+        stopping = not judge()
+        if ranks.is_first:
+            save(folder.last)
+    coming = range(iteration + 1, config.iterations + 1)
+    batches = source.batches(coming, mine, config.workers, pinned=gpu)
+    while not stopping and (batch := next(batches, None)) is not None:
+        iteration, examples = batch
+        lr = config.optimiser.lr_at(iteration, config.iterations, config.init)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+
+        # Forward, four losses, backward. A rank's losses are means over its images.
+        optimiser.zero_grad(set_to_none=True)
+        with enough_memory(f"iteration {iteration}, {lack}; the last checkpoint is kept"):
+            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
+                losses = detector.losses(
+                    [e.hu.to(ranks.device, non_blocking=True) for e in examples],
+                    [e.boxes_xyxy.to(ranks.device, non_blocking=True) for e in examples],
+                    [example.seed for example in examples],
                 )
-            journal.record(number, "train", {"loss": total, **terms, "lr": lr})
-            journal.progress(number, f"loss {total:.3f}  top-5 recall {_percent(recall)}")
-
-        late, gpu = LateRecord(ranks, stop, told), ranks.device.type == "cuda"
-        coming = range(iteration + 1, config.iterations + 1)
-        for iteration, examples in source.batches(coming, mine, config.workers, pinned=gpu):
-            lr = config.optimiser.lr_at(iteration, config.iterations, config.init)
-            for group in optimiser.param_groups:
-                group["lr"] = lr
-
-            # Forward, four losses, backward. A rank's losses are means over its images.
-            optimiser.zero_grad(set_to_none=True)
-            try:
-                with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
-                    losses = detector.losses(
-                        [e.hu.to(ranks.device, non_blocking=True) for e in examples],
-                        [e.boxes_xyxy.to(ranks.device, non_blocking=True) for e in examples],
-                        [example.seed for example in examples],
-                    )
-                loss = torch.stack(list(losses.values())).sum() / ranks.world_size
-                loss.backward()  # type: ignore[no-untyped-call]
-            except torch.OutOfMemoryError as error:
-                raise MemoryError(
-                    f"iteration {iteration}: out of GPU memory; lower --batch or --input.max_px, "
-                    "or use more ranks"
-                ) from error
+            loss = torch.stack(list(losses.values())).sum() / ranks.world_size
+            loss.backward()  # type: ignore[no-untyped-call]
             ranks.sum_gradients(detector)
-            if config.optimiser.max_grad_norm is not None:
-                clip_grad_norm_(detector.parameters(), config.optimiser.max_grad_norm)
+            norm = clip_gradients(detector, config.optimiser.max_grad_norm)
             terms = {name: term / ranks.world_size for name, term in losses.items()}
-            late.send((iteration, lr, source.names(iteration)), terms)
+            gradient = {"gradient": norm / ranks.world_size}
+            late.send((iteration, lr, source.names(iteration)), terms | gradient)
             optimiser.step()
 
-            # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.
-            last_one, stopping = iteration == config.iterations, late.stopping
-            judging = last_one or iteration % config.eval_every == 0
-            saving = last_one or iteration % config.save_every == 0 or stopping
-            if judging or saving:
-                late.drain()
+        # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.
+        last_one, stopping = iteration == config.iterations, late.stopping
+        judging = last_one or iteration % config.eval_every == 0
+        saving = last_one or iteration % config.save_every == 0 or stopping
+        if judging or saving:
+            late.drain()
+        if judging:
+            stopping = not judge() or stopping
 
-            # Every so often, and at the end: the recall on the validation files; keep the best.
-            if judging:
-                answers = [predict(detector, t, prepared, ranks, bf16=bf16) for t in splits.judged]
-                hits = pooled_hits(splits.judged, answers)
-                recall = pooled_recall(hits)
-                judged = {"top5_recall": recall, "hits": hits_to_text(hits)}
-                journal.record(iteration, "val", judged)
-                journal.say(f"{iteration}: validation, top-5 recall {_percent(recall)}")
-                if recall is not None and (best is None or recall > best):
-                    best = recall
-                    if ranks.is_first:
-                        save(folder.best)
+        # Every so often, at a signal, and at the end: a checkpoint to go on from.
+        if ranks.is_first and (saving or stopping):
+            journal.sync()
+            save(folder.last)
 
-            # Every so often, at a signal, and at the end: a checkpoint to go on from.
-            if ranks.is_first and saving:
-                journal.sync()
-                save(folder.last)
-            if stopping:
-                break
-
-        if iteration < config.iterations:
-            if ranks.is_first:
-                folder.update_manifest(status="interrupted", iteration=iteration)
-            journal.say(f"stopped at iteration {iteration}; the same command continues")
-            return TrainResult(stop.exit_code, iteration, None, best)
-
-        # The end: answers on every file, the numbers, pictures of hits and misses.
-        if answers is None:  # the run was cut off between its last checkpoint and here
-            answers = [predict(detector, t, prepared, ranks, bf16=bf16) for t in splits.judged]
-        test_answers = [predict(detector, t, prepared, ranks, bf16=bf16) for t in splits.tested]
+    # The end: answers on every file, the numbers, pictures of hits and misses.
+    finished, test_answers = judged and iteration == config.iterations, None
+    if finished and answers is None:  # the run was cut off between its last checkpoint and here
+        answers = predict_all(detector, splits.judged, prepared, ranks, stop, bf16=bf16)
+    if finished and answers is not None:
+        test_answers = predict_all(detector, splits.tested, prepared, ranks, stop, bf16=bf16)
+    if answers is None or test_answers is None:
         if ranks.is_first:
-            first = write_answers(out, "val", answers)
-            write_answers(out, "test", test_answers)
-            metrics = {
-                "arm": config.init,
-                "seed": config.seed,
-                "iteration": iteration,
-                "top5_recall": recall,
-                "best_top5_recall": best,
-                "test_top5_recall": pooled_recall(pooled_hits(splits.tested, test_answers)),
-                "num_lesions": sum(truth.num_lesions for truth in splits.judged),
-            }
-            with write_atomically(out / "metrics.json", "w") as file:
-                file.write(to_json(metrics, indent=2) + "\n")
-            if config.engine == "detectron2":
-                write_detectron2(
-                    out / "detectron2", detector_state(detector, config, start.provenance)
-                )
-            draw_detections(splits.judged, answers, prepared, out / "pictures" / "detections.png")
-            folder.update_manifest(
-                status="finished",
-                iteration=iteration,
-                seconds=round(time.monotonic() - began_s, 1),
-            )
-            journal.say(
-                f"next: evaluate_det.py --predictions {first} --coco {config.val_files[0]} "
-                f"--out {out / 'evaluation'}"
-            )
-        return TrainResult(0, iteration, recall, best)
+            folder.update_manifest(status="interrupted", iteration=iteration)
+        journal.say(f"stopped at iteration {iteration}; the same command continues")
+        return TrainResult(stop.exit_code, iteration, None, best)
+    if ranks.is_first:
+        made, recalls = start.provenance, (recall, best)
+        first = write_results(
+            out, config, splits, prepared, detector, made, answers, test_answers, recalls
+        )
+        folder.update_manifest(
+            status="finished", iteration=iteration, seconds=round(time.monotonic() - began_s, 1)
+        )
+        journal.say(
+            f"next: evaluate_det.py --predictions {first} --coco {config.val_files[0]} "
+            f"--out {out / 'evaluation'}"
+        )
+    return TrainResult(0, iteration, recall, best)
 
 
 def _percent(recall: float | None) -> str:

@@ -88,6 +88,10 @@ class ScoreNetwork:
         """Have a thread do something, after what was submitted before."""
         return self._workers.submit(work, *args, **named)
 
+    def abandon(self) -> None:
+        """Begin nothing more of what was submitted; who waits for it gets a `CancelledError`."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
 
 def build_network(
     trained: TrainedRegressor,

@@ -23,6 +23,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
@@ -65,11 +66,17 @@ def read_ahead(
         watch: is told of the slices of volumes that this process reads, as they come.
         stop: a signal ends the wait for a volume of a child: nothing more comes.
         rules: fields of ``ReadingRules``.
+
+    Raises:
+        Stopped: a signal came while this process read.
     """
     readers = max(int(guarded), _readers_that_pay(len(entries))) if readers is None else readers
     if not readers:
         for entry in entries:
-            yield entry, _outcome(VolumeEntry.read, entry, rules | {"watch": watch})
+            with nullcontext() if stop is None else stop.at_once():
+                outcome = _outcome(VolumeEntry.read, entry, rules | {"watch": watch})
+            yield entry, outcome
+            del outcome
         return
     with (
         ThreadPoolExecutor(readers, "read") as threads,

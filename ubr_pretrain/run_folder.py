@@ -178,12 +178,13 @@ def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ())
     return moved
 
 
-def fault_words(error: OSError, out: Path) -> str:
+def fault_words(error: OSError, out: Path, kept: str = "the last checkpoint") -> str:
     """Return one line for what a disk did to a run: the file, the reason, the room that is left.
 
     Args:
         error: that ended the run.
         out: its folder.
+        kept: what the same command goes on from.
     """
     try:
         free = f"{shutil.disk_usage(out).free} bytes are free there"
@@ -192,7 +193,7 @@ def fault_words(error: OSError, out: Path) -> str:
     where = error.filename or out
     return (
         f"{where}: {error.strerror or error} ({out}: {free}); "
-        "the last checkpoint is whole, and the same command goes on from it"
+        f"{kept} is whole, and the same command goes on from it"
     )
 
 

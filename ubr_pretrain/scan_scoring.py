@@ -6,9 +6,10 @@ returned; the local run, the workers on a cluster and every shard call it and no
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused, Window
 from ubr_pretrain.images import SOFT_TISSUE, read_image
 from ubr_pretrain.network_backend import Backend
 from ubr_pretrain.pretrained import NUM_VIEWS
-from ubr_pretrain.read_ahead import read_ahead
-from ubr_pretrain.runtime import StopRequest
+from ubr_pretrain.read_ahead import POLL_S, read_ahead
+from ubr_pretrain.runtime import Stopped, StopRequest
 from ubr_pretrain.scans import ImageEntry
 from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
 from ubr_pretrain.scoring_plan import Scored, ScoringTask
@@ -31,6 +32,9 @@ BURNED_IN = "text may be burned into the pixels"
 
 AT_ONCE = 2
 """Volumes: one is drawn while the next is scored; the threads of the scorer are the same."""
+
+GRACE_S = 1.5
+"""After a signal, the volumes at hand may take so long to their end; their work is not lost."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def score_here(
         run: with the scorer.
         tasks: to be done.
         guarded: see ``read_ahead``.
-        stop: likewise; after a signal no other scan is begun.
+        stop: likewise; after a signal no other scan is begun, and one that takes long is given up.
     """
     volumes = [task for task in tasks if task.kind == "volumes"]
     entries = [task.entry for task in volumes if isinstance(task.entry, VolumeEntry)]
@@ -209,15 +213,34 @@ def score_here(
     )
     with ThreadPoolExecutor(AT_ONCE, "record") as threads:
         recorded: deque[Future[Scored]] = deque()
-        for task, (_, outcome) in zip(volumes, coming, strict=stop is None):
-            recorded.append(threads.submit(run.record_volume, task, outcome))
-            del outcome
-            if len(recorded) == AT_ONCE:
-                yield recorded.popleft().result()
-        while recorded:
-            yield recorded.popleft().result()
+        try:
+            for task, (_, outcome) in zip(volumes, coming, strict=stop is None):
+                recorded.append(threads.submit(run.record_volume, task, outcome))
+                del outcome
+                if len(recorded) == AT_ONCE:
+                    yield _in_time(recorded.popleft(), stop)
+            while recorded:
+                yield _in_time(recorded.popleft(), stop)
+        except (Stopped, GeneratorExit):  # who leaves early does not wait for what is at hand
+            run.scorer.network.abandon()
+            return
     for task in tasks:
         if stop is not None and stop.signal is not None:
             return
         if task.kind == "images":
             yield run.record_image(task)
+
+
+def _in_time(coming: Future[Scored], stop: StopRequest | None) -> Scored:
+    """Wait for a record; for ``GRACE_S`` where a signal came.
+
+    Raises:
+        Stopped: it takes longer.
+    """
+    told_s: float | None = None
+    while not wait([coming], None if stop is None else POLL_S).done:
+        if stop is not None and stop.signal is not None:
+            told_s = told_s or time.monotonic()
+            if time.monotonic() - told_s > GRACE_S:
+                raise Stopped
+    return coming.result()

@@ -36,6 +36,7 @@ class ScoreArchive:
     Attributes:
         out: the folder.
         header: the first line of the journal.
+        goes_on: whether a run before this one began it.
     """
 
     def __init__(self, out: Path, journal: BinaryIO, header: Mapping[str, Any]) -> None:
@@ -43,7 +44,8 @@ class ScoreArchive:
         self._lines: dict[str, tuple[int, str, str, bool]] = {}
         journal.seek(0)
         first = journal.readline()
-        if not first.endswith(b"\n"):
+        self.goes_on = first.endswith(b"\n")
+        if not self.goes_on:
             journal.seek(0)
             journal.truncate()
             self._append(dict(header))
@@ -206,6 +208,8 @@ def open_archive(
         if overwrite:
             _empty(out, journal)
         _require_same(out, journal, header)
+        for stale in out.glob(".*.part"):  # left by a kill in the middle of a write
+            stale.unlink()
         yield ScoreArchive(out, journal, header)
 
 

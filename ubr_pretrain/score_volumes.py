@@ -25,6 +25,7 @@ the same place on all of them. Both may be given.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ubr_pretrain.images import SOFT_TISSUE
     from ubr_pretrain.ray_session import HERE
     from ubr_pretrain.reading_rules import ReadingRules, spacing_fault
+    from ubr_pretrain.run_folder import fault_words
     from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules
     from ubr_pretrain.scoring_run import score_scans
     from ubr_pretrain.shards import Shard
@@ -111,6 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(parser.prog, first_problem(error))
     except ValueError as error:
         refuse(parser.prog, str(error))
+    except OSError as error:
+        print(f"{parser.prog}: {fault_words(error, a.out, 'scores.jsonl')}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped at once; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ubr_pretrain.ray_session import HERE, ray_session
-from ubr_pretrain.runtime import StopRequest, stop_on_signals
+from ubr_pretrain.runtime import Stopped, StopRequest, stop_on_signals
 from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules, ScoringRun, score_here
 from ubr_pretrain.scans import find_scans
 from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, open_archive, under_name
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Engine = Literal["local", "ray"]
 FEW = 5
 """So many volumes are printed with every anomaly in words."""
+
+TABLES_AT_STOP = 500
+"""Of so many records the tables are written also where a signal ends the run; it takes a second."""
 
 
 @dataclass
@@ -160,28 +163,33 @@ def score_scans(
         recorder = _Recorder(archive, detailed=shard is None and len(scans.volumes) <= FEW)
         done = Recorded(archive.held, rules.suffixes, out.absolute())
         work: Plan | list[Unit]
-        if shard is None:
-            work = plan_scans(scans, archive, done)
-        else:
-            (out / COMPLETE).unlink(missing_ok=True)
-            work = [unit for unit in units if shard.holds(unit)]
-        if on_ray:
-            from ubr_pretrain.ray_scoring import RayJob
+        with suppress(Stopped):
+            if shard is None:
+                with stop.at_once():
+                    work = plan_scans(scans, archive, done)
+            else:
+                (out / COMPLETE).unlink(missing_ok=True)
+                work = [unit for unit in units if shard.holds(unit)]
+            if on_ray:
+                from ubr_pretrain.ray_scoring import RayJob
 
-            job = RayJob(choice, identity, rules, done.out)
-            coming = _score_on_ray(job, work, done, recorder, stop)
-        else:
-            coming = _score_here(ScoringRun(scorer, rules, out), work, done, recorder, stop)
-        with closing(coming):
-            for scored in coming:
-                recorder.take(scored)
-                if stop.signal is not None:
-                    break
-        if shard is None:
+                job = RayJob(choice, identity, rules, done.out)
+                coming = _score_on_ray(job, work, done, recorder, stop)
+            else:
+                coming = _score_here(ScoringRun(scorer, rules, out), work, done, recorder, stop)
+            with closing(coming):
+                for scored in coming:
+                    recorder.take(scored)
+                    if stop.signal is not None:
+                        break
+            if shard is None and stop.signal is None:
+                with stop.at_once():
+                    write_tables(archive, formats)
+            elif stop.signal is None:
+                gone = archive.names - recorder.taken
+                mark_complete(out, out / JOURNAL, names_sha256(units), gone)
+        if shard is None and stop.signal is not None and len(archive) <= TABLES_AT_STOP:
             write_tables(archive, formats)
-        elif stop.signal is None:
-            gone = archive.names - recorder.taken
-            mark_complete(out, out / JOURNAL, names_sha256(units), gone)
     print(recorder.summary(), f"see {out}", sep="; ")
     if stop.signal is not None:
         print("stopped early: the same command goes on from here", file=sys.stderr)
@@ -197,14 +205,17 @@ def _score_here(
     stop: StopRequest,
 ) -> Generator[Scored, None, None]:
     # a few volumes may be the rest of many: those at which the run before this one crashed
-    is_rest = not isinstance(work, Plan) or len(recorder.archive) > 0
-    for plan in [work] if isinstance(work, Plan) else plans_of_units(work, done):
+    is_rest = not isinstance(work, Plan) or recorder.archive.goes_on
+    plans = iter([work]) if isinstance(work, Plan) else plans_of_units(work, done)
+    while True:
+        with stop.at_once():  # a unit may hold thousands of headers
+            plan = next(plans, None)
+        if plan is None:
+            return
         recorder.note(plan.held, plan.skipped)
         for tasks, what in ((plan.volumes, "volumes"), (plan.images, "slices")):
             coming = score_here(run, tasks, guarded=is_rest, stop=stop)
             yield from in_progress(coming, len(tasks), what)
-        if stop.signal is not None:
-            return
 
 
 def _score_on_ray(

@@ -11,6 +11,7 @@ Shapes:
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -108,18 +109,32 @@ class SliceFiles:
         return None
 
 
-@lru_cache(maxsize=MAX_MAPS)
 def map_slices(file: Path) -> Int16[ndarray, "z S S"]:
-    """Return the slices of a ``.npy``, memory-mapped; the last ``MAX_MAPS`` stay open."""
+    """Return the slices of a ``.npy``, memory-mapped; the last ``MAX_MAPS`` stay open.
+
+    Raises:
+        OSError: it was cut off since it was looked at. To touch a page behind its end would end
+            this process without a word.
+    """
+    slices, num_bytes = _mapped(file)
+    with suppress(FileNotFoundError):  # what is mapped outlives its name
+        if file.stat().st_size < num_bytes:
+            raise OSError(errno.EIO, "was cut off while it was in use", str(file))
+    return slices
+
+
+@lru_cache(maxsize=MAX_MAPS)
+def _mapped(file: Path) -> tuple[Int16[ndarray, "z S S"], int]:
     shape, offset = _layout(file)
     with file.open("rb") as opened:
         pages = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(pages, np.int16, int(np.prod(shape)), offset).reshape(shape)
+    slices = np.frombuffer(pages, np.int16, int(np.prod(shape)), offset).reshape(shape)
+    return slices, len(pages)
 
 
 def forget_maps() -> None:
     """Map and look at every file anew: some may have been written again."""
-    map_slices.cache_clear()
+    _mapped.cache_clear()
     _layout.cache_clear()
 
 

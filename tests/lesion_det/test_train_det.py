@@ -137,9 +137,10 @@ class TestAFinishedRun:
         for image_id, boxes in again.boxes_xyxy.items():
             assert saved.boxes_xyxy[image_id].tolist() == boxes.tolist()
 
-    def test_it_is_not_run_again_but_for_overwrite(
+    def test_T09_it_is_not_run_again_but_for_overwrite(
         self, out: Path, toy: ToyDeepLesion, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        """A finished run of a detector is not begun again (code 2) but with --overwrite."""
         config = tiny(toy, test=(toy.coco / "test.json",))
         line = refused_line(main, capsys, flags(config, out))
         assert "this run has finished; use --overwrite" in line
@@ -151,9 +152,10 @@ class TestAFinishedRun:
 
 
 class TestInputsOnDisk:
-    def test_a_training_from_a_warm_cache_is_the_same_training_and_decodes_nothing(
+    def test_T13_a_training_from_a_warm_cache_is_the_same_training_and_decodes_nothing(
         self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """A detector's weights depend neither on the number of workers nor on a warm cache."""
         one, other = tmp_path / "one", tmp_path / "other"
         short = {"iterations": 3, "eval_every": 3, "scale_jitter": 0.2}
         train(tiny(toy, **short), one)
@@ -170,26 +172,29 @@ class TestInputsOnDisk:
         train(tiny(toy, **short, cache=one / "inputs"), tmp_path / "third")
         assert all(torch.equal(t, tensors(one)[k]) for k, t in tensors(tmp_path / "third").items())
 
-    def test_a_signal_while_inputs_are_decoded_ends_it_with_a_checkpoint(
+    def test_T04_a_signal_while_inputs_are_decoded_ends_it_and_keeps_them(
         self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """A signal while inputs are decoded: it ends there (130), and the same command goes on."""
         append = Writer.append
 
         def press_ctrl_c(self: Writer, key: str, prepared: PreparedImage) -> Entry:
-            os.kill(os.getpid(), signal.SIGINT)
             monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGINT)
             return append(self, key, prepared)
 
         monkeypatch.setattr(Writer, "append", press_ctrl_c)
         result = train(tiny(toy), tmp_path / "run")
-        assert (result.exit_code, result.iteration) == (130, 1)
+        assert (result.exit_code, result.iteration) == (130, 0)
+        assert not [*(tmp_path / "run").rglob("*.safetensors")]
         assert train(tiny(toy), tmp_path / "run").iteration == 6
 
 
 class TestInterruption:
-    def test_a_killed_run_ends_like_an_uninterrupted_one(
+    def test_T12_a_killed_run_ends_like_an_uninterrupted_one(
         self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """A detector training that was cut off ends with the bytes of one that was not."""
         straight, killed = tmp_path / "straight", tmp_path / "killed"
         train(tiny(toy), straight)
 
@@ -226,9 +231,10 @@ class TestInterruption:
             train(tiny(toy, optimiser=wild, save_every=2, eval_every=100), tmp_path / "wild")
         assert not [*(tmp_path / "wild").rglob("*.safetensors")]
 
-    def test_ctrl_c_ends_it_with_a_checkpoint(
+    def test_T04_ctrl_c_ends_it_with_a_checkpoint(
         self, toy: ToyDeepLesion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The first SIGINT ends the training of a detector after its step: checkpoint, code 130."""
         losses = Detector.losses
 
         def press_ctrl_c(self: Detector, *args: Any) -> dict[str, torch.Tensor]:
@@ -277,7 +283,10 @@ class TestInterruption:
         with pytest.raises(ValueError, match=rf"last\.safetensors: lacks its {what}_sha256"):
             train(tiny(toy), interrupted)
 
-    def test_sigterm_ends_it_with_a_checkpoint(self, toy: ToyDeepLesion, tmp_path: Path) -> None:
+    def test_T04_sigterm_ends_it_with_a_checkpoint(
+        self, toy: ToyDeepLesion, tmp_path: Path
+    ) -> None:
+        """SIGTERM ends the training of a detector: checkpoint, code 143, status interrupted."""
         out = tmp_path / "run"
         config = tiny(toy, iterations=100_000, eval_every=100_000, save_every=100_000)
         command = [sys.executable, "-m", "lesion_det.train_det", *flags(config, out)]
@@ -322,27 +331,30 @@ class TestRefusals:
         assert message in refused_line(main, capsys, arguments)
         assert not (tmp_path / "run").exists()
 
-    def test_patients_on_both_sides_are_refused_unless_asked_for(
+    def test_T26_patients_on_both_sides_are_refused_unless_asked_for(
         self, toy: ToyDeepLesion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        """Patients in both sets of a detector: refused and named (code 2); --allow_leakage."""
         same = {"train": (toy.coco / "train.json",), "val": (toy.coco / "train.json",)}
         error = refused_line(main, capsys, flags(tiny(toy, **same), tmp_path / "run"))
         assert "4 patients are both trained on and evaluated on (patient 1)" in error
         splits = read_splits(tiny(toy, allow_leakage=True, **same))
         assert len(splits.learned) == splits.num_judged == 4
 
-    def test_nothing_to_resume(
+    def test_T10_nothing_to_resume(
         self, toy: ToyDeepLesion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        """--resume of a detector where no run is: refused (code 2), never begun anew."""
         arguments = [*flags(tiny(toy), tmp_path / "run"), "--resume"]
         assert "nothing to resume" in refused_line(main, capsys, arguments)
 
-    def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    def test_T14_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         self,
         toy: ToyDeepLesion,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
+        """A detector's loss that is NaN: iteration, its terms and images are named, code 1."""
         wild = DetOptimiser(lr=1e30, schedule="drops", max_grad_norm=None)
         config = tiny(toy, optimiser=wild, save_every=1, eval_every=100)
         assert main(flags(config, tmp_path / "run")) == 1
