@@ -115,6 +115,7 @@ def test_S07_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_pat
 
 
 def test_T01_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
+    """SIGKILL in the middle of a write: the checkpoint before it is whole."""
     file = tmp_path / "a.safetensors"
     write_checkpoint(file, STATE, "ubr")
     code = (

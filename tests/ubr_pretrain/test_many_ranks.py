@@ -72,13 +72,15 @@ def test_gradients_of_two_ranks_are_those_of_one_process(together):
             assert found[name] < limit, name
 
 
-def test_numbers_are_added_up_and_a_signal_stops_all_ranks_at_one_step(together):
+def test_T04_numbers_are_added_up_and_a_signal_stops_all_ranks_at_one_step(together):
+    """A signal that one rank gets stops all ranks after the same step."""
     for rank in together:
         assert rank["sum"] == [3.0]
         assert rank["stopped"] == [[3, 143], [4, 143]]  # read at once, and one step late
 
 
-def test_ranks_that_see_different_data_are_refused(together):
+def test_T20_ranks_that_see_different_data_are_refused(together):
+    """Two real ranks whose data differ: both say so, with the hashes."""
     for rank in together:
         assert rank["refused"].startswith("the ranks do not agree on the training data: ['hash 0'")
 
@@ -98,9 +100,10 @@ def config(tmp_path_factory):
     )
 
 
-def test_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_of_ranks(
+def test_T19_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_of_ranks(
     config, tmp_path, monkeypatch
 ):
+    """A killed rank ends all within 60 s with one line; any number of ranks goes on."""
     assert train(config, tmp_path / "straight") == 0
 
     # One process, interrupted after two iterations.

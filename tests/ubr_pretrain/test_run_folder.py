@@ -20,7 +20,8 @@ def test_a_new_folder_holds_the_config_it_was_asked_for(tmp_path):
         assert "lr: 0.3" in (folder.path / "config.yaml").read_text()
 
 
-def test_the_same_command_goes_on_and_another_configuration_is_named(tmp_path):
+def test_T11_the_same_command_goes_on_and_another_configuration_is_named(tmp_path):
+    """Other settings in the folder of a run: refused, each with its old and new value."""
     for _ in range(2):
         with open_run_folder(tmp_path / "run", Small()) as folder:
             folder.update_manifest(status="interrupted")
@@ -34,6 +35,7 @@ def test_the_same_command_goes_on_and_another_configuration_is_named(tmp_path):
 
 
 def test_T10_resume_with_nothing_there_is_an_error(tmp_path):
+    """--resume where no run is: refused, and no folder is made; never begun anew."""
     with (
         pytest.raises(RunFolderRefused, match="nothing to resume"),
         open_run_folder(tmp_path / "run", Small(), resume=True),
@@ -43,6 +45,7 @@ def test_T10_resume_with_nothing_there_is_an_error(tmp_path):
 
 
 def test_T09_a_folder_of_something_else_is_refused_and_never_emptied(tmp_path):
+    """A folder with other files is refused, with --overwrite too; nothing in it is touched."""
     (tmp_path / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with (
@@ -54,6 +57,7 @@ def test_T09_a_folder_of_something_else_is_refused_and_never_emptied(tmp_path):
 
 
 def test_T07_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    """--out that is a file: refused before any work."""
     (tmp_path / "out").write_text("x")
     with (
         pytest.raises(RunFolderRefused, match="is a file"),
@@ -62,7 +66,8 @@ def test_T07_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         pass
 
 
-def test_a_finished_run_is_not_run_again(tmp_path):
+def test_T09_a_finished_run_is_not_run_again(tmp_path):
+    """A finished run is not begun again; --overwrite would."""
     with open_run_folder(tmp_path, Small()) as folder:
         folder.update_manifest(status="finished")
     with pytest.raises(RunFolderRefused, match="has finished"), open_run_folder(tmp_path, Small()):
@@ -70,6 +75,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 
 def test_T08_a_live_run_holds_its_folder_and_a_dead_one_does_not(tmp_path):
+    """A folder of a live run is refused, its pid named; when the run dies the folder is free."""
     code = (
         "import pathlib, sys, time\n"
         "from tests.ubr_pretrain.test_run_folder import Small\n"
@@ -100,6 +106,7 @@ def test_T08_a_live_run_holds_its_folder_and_a_dead_one_does_not(tmp_path):
 
 
 def test_T02_a_half_written_file_of_a_killed_run_is_cleaned(tmp_path):
+    """What a kill left half-written is never read, and removed when the run goes on."""
     with open_run_folder(tmp_path, Small()):
         pass
     stale = tmp_path / "checkpoints" / ".last.safetensors.x.part"

@@ -70,6 +70,7 @@ def test_a_run_goes_on_behind_what_is_recorded(tmp_path: Path) -> None:
 @settings(max_examples=30)
 @given(st.floats(0, 1))
 def test_T01_a_journal_cut_at_any_byte_loses_its_last_line_only(tmp_path_factory, share) -> None:
+    """A journal cut at any byte loses its last line only; the rest is not scored again."""
     out = tmp_path_factory.mktemp("cut")
     fill(out, "abc")
     whole = (out / JOURNAL).read_bytes()
@@ -94,6 +95,7 @@ def test_scores_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_T08_two_runs_in_one_folder(tmp_path: Path) -> None:
+    """A second scoring into the same folder is refused while the first is alive."""
     with (
         open_archive(tmp_path, HEADER),
         pytest.raises(ValueError, match="another run is writing"),

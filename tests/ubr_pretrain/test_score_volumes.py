@@ -134,6 +134,7 @@ def test_T01_a_killed_run_ends_as_if_it_had_not_been(tmp_path, checkpoint):
 
 
 def test_T04_a_stopped_run_leaves_tables_and_goes_on(tmp_path, checkpoint, monkeypatch, capsys):
+    """SIGTERM in scoring: code 143, tables of what was scored; the same command goes on."""
     data = write_tiny_cohort(tmp_path / "data", 2, max_slices=25)
     out = tmp_path / "scores"
     argv = [str(data), "--checkpoint", str(checkpoint), "--out", str(out), "--pictures", "false"]

@@ -399,6 +399,7 @@ def test_shards_that_do_not_fit_together_are_refused(tmp_path, checkpoint, capsy
 def test_T04_a_stopped_shard_is_not_complete_and_goes_on(
     tmp_path, checkpoint, monkeypatch, capsys
 ) -> None:
+    """A stopped shard is not complete: no table of all parts is made of it; it goes on."""
     data, out = write_archive(tmp_path / "archive", 3), tmp_path / "out"
     record_volume = ScoringRun.record_volume
 

@@ -112,7 +112,7 @@ def test_threads_that_write_leave_the_umask_and_the_usual_permissions(tmp_path, 
         umask(before)
 
 
-def test_slices_are_on_the_disk_before_their_record_is_there(tmp_path, monkeypatch):
+def test_T03_slices_are_on_the_disk_before_their_record_is_there(tmp_path, monkeypatch):
     """What a power failure leaves: a record that can be believed has its slices."""
     events: list[str] = []
     sync, replace = os.fsync, Path.replace
@@ -130,7 +130,8 @@ def test_two_builds_at_once_leave_one_whole_store(data, store, tmp_path):
     assert contents(both) == contents(store)
 
 
-def test_a_build_killed_in_the_middle_is_finished_by_the_next(tmp_path):
+def test_T01_a_build_killed_in_the_middle_is_finished_by_the_next(tmp_path):
+    """SIGKILL while a store is built: the next run decodes the rest, byte for byte."""
     data = write_tiny_cohort(tmp_path / "data", 40, max_slices=20)
     store = tmp_path / "store"
     build = subprocess.Popen([sys.executable, "-c", BUILD, str(data), str(store)])
@@ -154,7 +155,8 @@ def test_a_build_killed_in_the_middle_is_finished_by_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "longer", "header", "gone"])
-def test_damaged_slices_are_decoded_again_and_said_once(data, store, damage):
+def test_T17_damaged_slices_are_decoded_again_and_said_once(data, store, damage):
+    """Stored slices that were damaged on the disk: found by their hash and decoded again."""
     before = contents(store)
     (file,) = store.glob("p2-*.npy")
     content = bytearray(file.read_bytes())
@@ -183,7 +185,8 @@ def test_a_damaged_record_counts_as_none(data, store, record):
     assert contents(store) == before
 
 
-def test_a_damaged_volume_without_its_source_is_refused(tmp_path):
+def test_T17_a_damaged_volume_without_its_source_is_refused(tmp_path):
+    """Damaged slices whose scan is gone: the volume is refused (E-MISSING), the rest is used."""
     data = write_tiny_cohort(tmp_path / "data", 2)
     entries = find_volumes([data])
     (good, bad), _ = build_slice_store(tmp_path / "store", entries, SPEC, min_slices=4)
@@ -205,9 +208,10 @@ def test_a_damaged_volume_without_its_source_is_refused(tmp_path):
     assert bad.file.stat().st_mtime_ns == damaged
 
 
-def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(
+def test_T06_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(
     data, tmp_path, monkeypatch
 ):
+    """A disk too small for all slices: refused with both sizes before a volume is decoded."""
     slices = sum(read_volume(entry.path).num_slices for entry in find_volumes([data]))
     needed = slices * 2 * 32**2
 
@@ -222,7 +226,9 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(
     assert len(build(2 * needed)[0]) == 6
 
 
-def test_a_disk_that_fills_up_ends_the_build_in_one_line(data, tmp_path, monkeypatch):
+def test_T06_a_disk_that_fills_up_ends_the_build_in_one_line(data, tmp_path, monkeypatch):
+    """Disk full while volumes are stored: one line with the room that is left, no half file."""
+
     def full(*_):
         raise OSError(28, "No space left on device")
 

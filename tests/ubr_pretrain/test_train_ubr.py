@@ -98,6 +98,7 @@ def test_a_run_leaves_what_its_users_look_for(straight):
 
 
 def test_T12_interrupted_run_equals_uninterrupted_run(cohort, straight, tmp_path):
+    """SIGKILL in mid-training, then the same command: weights and metrics bit for bit."""
     config = tiny_config(cohort)
     killed = run_and_signal(config, tmp_path / "killed", signal.SIGKILL, 5)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -108,6 +109,7 @@ def test_T12_interrupted_run_equals_uninterrupted_run(cohort, straight, tmp_path
 
 
 def test_T04_sigterm_leaves_a_checkpoint_and_exit_code_143(cohort, straight, tmp_path):
+    """SIGTERM: a checkpoint of that step, status interrupted, code 143; it goes on bit for bit."""
     config = tiny_config(cohort)
     stopped = run_and_signal(config, tmp_path / "stopped", signal.SIGTERM, 4)
     assert stopped.returncode == 143, stopped.stderr
@@ -138,6 +140,7 @@ def test_a_run_begun_before_there_were_settings_of_speed_goes_on(
 
 
 def test_T13_same_seed_same_weights_and_another_seed_others(cohort, straight, tmp_path):
+    """The same seed gives the same weights and metrics, byte for byte; another seed others."""
     assert train(tiny_config(cohort), tmp_path / "again") == 0
     assert_equal_runs(straight, tmp_path / "again")
     assert train(tiny_config(cohort, seed=1), tmp_path / "other") == 0
@@ -146,7 +149,8 @@ def test_T13_same_seed_same_weights_and_another_seed_others(cohort, straight, tm
     ).read_bytes()
 
 
-def test_two_processes_equal_one(cohort, tmp_path):
+def test_T13_two_processes_equal_one(cohort, tmp_path):
+    """Two processes learn what one learns: losses to 1e-5, weights to 1e-4."""
     # SGD: AdamW's first steps are the signs of gradients, which rounding can turn over.
     config = tiny_config(
         cohort, optimiser={"name": "sgd", "lr": 1e-2}, losses={"reduction": "mean"}
@@ -173,7 +177,8 @@ def test_two_processes_equal_one(cohort, tmp_path):
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_a_refused_volume_is_named_and_the_rest_is_trained_on(cohort, tmp_path, capsys):
+def test_T16_a_refused_volume_is_named_and_the_rest_is_trained_on(cohort, tmp_path, capsys):
+    """A volume that cannot be read: named in manifest.csv, the rest is trained on, code 1."""
     data = tmp_path / "data"
     data.mkdir()
     for file in cohort.iterdir():
@@ -187,12 +192,14 @@ def test_a_refused_volume_is_named_and_the_rest_is_trained_on(cohort, tmp_path, 
 
 
 def test_T14_a_loss_that_is_not_finite_stops_the_run_and_names_the_volumes(cohort, tmp_path):
+    """A loss that is NaN: the iteration and its volumes are named; nothing skips it."""
     hot = tiny_config(cohort, optimiser={"name": "sgd", "lr": 1e30})
     with pytest.raises(FloatingPointError, match=r"iteration \d: the loss is not finite.*p\d"):
         train(hot, tmp_path / "run")
 
 
-def test_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):
+def test_T11_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):
+    """A run that goes on with other volumes: refused, the hashes of the data differ."""
     data = tmp_path / "data"
     data.mkdir()
     for file in cohort.iterdir():
@@ -204,7 +211,8 @@ def test_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_patients_of_deeplesions_evaluation_splits_are_left_out(tmp_path, capsys):
+def test_T26_patients_of_deeplesions_evaluation_splits_are_left_out(tmp_path, capsys):
+    """DeepLesion's validation and test patients are left out; --allow_leakage takes them."""
     for series in write_deeplesion(tmp_path, 6, seed=3, size_px=64):
         assert series.is_dir()
     table = pd.read_csv(tmp_path / "DL_info.csv")
