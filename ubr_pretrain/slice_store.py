@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import disk_usage
@@ -108,7 +108,7 @@ def build_slice_store(
 
     A refused volume does not end the build: it becomes a ``Refusal``. What is there already is read
     once and compared with its SHA-256 (about a second a GB and thread, or what the disk takes), and
-    decoded again where it differs.
+    decoded again where it differs. A volume under two names is one subject's, never split.
 
     Args:
         folder: where the files go.
@@ -168,7 +168,29 @@ def build_slice_store(
         f"{num_slices * slice_bytes / 1e9:.2f} GB; {len(absent)} of {len(volumes)} volumes decoded "
         f"in {time.monotonic() - began_s:.1f} s"
     )
-    return stored, refused
+    return _with_one_subject(stored, say), refused
+
+
+def _with_one_subject(
+    volumes: Sequence[StoredVolume], say: Callable[[str], None]
+) -> list[StoredVolume]:
+    """Give volumes that hold the same slices one subject, and it to all others of either."""
+    first_of: dict[str, StoredVolume] = {}
+    other_name: dict[str, str] = {}
+
+    def subject(volume: StoredVolume) -> str:
+        name = volume.subject
+        while name in other_name:
+            name = other_name[name]
+        return name
+
+    for volume in volumes:
+        first = first_of.setdefault(volume.sha256, volume)
+        if first is not volume:
+            kept, dropped = subject(first), subject(volume)
+            say(f"{volume.name} holds the same slices as {first.name}: both of subject {kept}")
+            other_name |= {dropped: kept} if kept != dropped else {}
+    return [replace(volume, subject=subject(volume)) for volume in volumes]
 
 
 def data_sha256(volumes: Sequence[StoredVolume]) -> str:

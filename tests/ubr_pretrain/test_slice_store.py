@@ -81,6 +81,24 @@ def test_V39_a_short_volume_is_refused_and_named(tmp_path):
     assert [(r.name, r.code) for r in refused] == [("p0", "E-FEW"), ("p1", "E-FEW")]
 
 
+def test_V72_a_volume_under_two_names_never_falls_on_both_sides_of_a_split(tmp_path):
+    """The copy is named on stderr; it, its first and all else of theirs are one subject's."""
+    data = write_tiny_cohort(tmp_path / "data", 4)
+    (data / "again.nii").write_bytes((data / "p2.nii").read_bytes())
+    subjects = {"again": "X", "p0": "X", "p1": "Y", "p2": "Z", "p3": "Z"}
+    rows = [f"{volume},{subject}" for volume, subject in subjects.items()]
+    (data / "manifest.csv").write_text("\n".join(["volume,subject", *rows]) + "\n")
+    said = []
+    stored, _ = build_slice_store(
+        tmp_path / "store", find_volumes([data]), SPEC, min_slices=4, say=said.append
+    )
+    assert "p2 holds the same slices as again: both of subject X" in said
+    assert {v.name: v.subject for v in stored} == subjects | {"p2": "X", "p3": "X"}
+    for seed in range(8):
+        sides = split_by_subject([*stored], ["p1"], 0.0, seed)
+        assert {"again", "p0", "p2", "p3"} in [{v.name for v in side} for side in sides]
+
+
 def test_adding_a_volume_moves_no_subject_across_the_split(tmp_path):
     data = write_tiny_cohort(tmp_path / "data", 5)
     volumes, _ = build(tmp_path / "store", data)
