@@ -41,8 +41,29 @@ CHARACTER_SET = Tag("SpecificCharacterSet")
 OF_ONE_FILE = {"ImagePositionPatient", "PixelPaddingValue"}
 """Not remembered: no two slices share it; its bytes mean what PixelRepresentation says."""
 
+MAX_WORD = 64
+"""The longest word of DICOM that is shown: a UID, or the unit of a rescaled number."""
+
 MAX_CONVERTED = 20_000
 """Values that are remembered: the files of one series, and of one scanner, agree on nearly all."""
+
+
+class OddElement(ValueError):  # noqa: N818  (said of an element, in a refusal)
+    """An element that cannot be what it should; its text tells nothing of the content."""
+
+
+def plain_word(keyword: str, word: object) -> str:
+    """Return a word that may be shown; "" for None.
+
+    Raises:
+        OddElement: a wrong length has made other elements, the patient's name among them, part of
+            it; their tags are no text.
+    """
+    if word is None:
+        return ""
+    if isinstance(word, str) and word.isprintable() and len(word) <= MAX_WORD:
+        return str(word)
+    raise OddElement(f"{keyword} is no plain text of at most {MAX_WORD} characters")
 
 
 class Elements:
@@ -78,6 +99,14 @@ class Elements:
             value = tuple(float(one) for one in value)
         self._converted[key] = value
         return value
+
+    def word(self, keyword: str) -> str:
+        """Return an element that may be shown; "" where it is not there.
+
+        Raises:
+            OddElement: it is no plain text.
+        """
+        return plain_word(keyword, self.get(keyword))
 
 
 def values_of(layers: Sequence[Any], keyword: str) -> tuple[Any, ...]:

@@ -133,7 +133,7 @@ def pixel_fault(
     if left < expected or declared < expected:
         return "E-TRUNC", f"declares {expected} bytes of pixels, holds {min(left, declared)}"
     if declared >= expected + frame_bytes:
-        return "E-HEADER", f"holds {declared} bytes of pixels, its header accounts for {expected}"
+        return "E-HEADER", f"states {declared} bytes of pixels, its header accounts for {expected}"
     return None
 
 
