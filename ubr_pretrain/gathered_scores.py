@@ -20,7 +20,7 @@ from ubr_pretrain.score_tables import Format, write_tables
 from ubr_pretrain.shards import Shard, read_complete
 
 GATHERED = "gathered.json"
-
+LOCK = ".lock"
 
 ALSO = "also found in another unit"
 """Note of a series of which there is an equal copy."""
@@ -93,14 +93,34 @@ def gather(out: Path, formats: Sequence[Format]) -> Tally:
 
     Raises:
         ValueError: a shard is missing, being written, incomplete, of other weights or settings, of
-            another archive, or holds a series that another unit holds, too, and not equal.
+            another archive, or holds a series that another unit holds, too, and not equal; another
+            process gathers them.
     """
-    gathered = _fitting(out, _all_shards(out))
-    write_tables(gathered, formats, in_parts=True)
-    counts = {"shards": len(gathered.shards), **gathered.tally.counts()}
-    with write_atomically(out / GATHERED, "w") as file:
-        file.write(to_json({**gathered.header, **counts}, indent=1) + "\n")
+    shards = _all_shards(out)
+    with _held(out):
+        gathered = _fitting(out, shards)
+        write_tables(gathered, formats, in_parts=True)
+        counts = {"shards": len(gathered.shards), **gathered.tally.counts()}
+        with write_atomically(out / GATHERED, "w") as file:
+            file.write(to_json({**gathered.header, **counts}, indent=1) + "\n")
     return gathered.tally
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Keep others from gathering, and clean up after one that was killed."""
+    try:
+        lock = (out / LOCK).open("a")
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when we die
+        except OSError as error:
+            raise ValueError(f"{out}: another run is gathering there") from error
+        for stale in out.glob(".*.part"):
+            stale.unlink()
+        yield
 
 
 def _all_shards(out: Path) -> list[Path]:

@@ -168,6 +168,7 @@ def test_T08_N31_one_at_a_time_gathers_and_cleans_up_after_one_that_was_killed(
     score(checkpoint, write_archive(tmp_path / "archive", 1), "--out", tmp_path, "--shard", "1/1")
     half = tmp_path / ".volumes.csv.x1y2z3.part"
     half.write_bytes(b"half")
+    capsys.readouterr()
     with gathered_scores._held(tmp_path):
         line = refused_line(gather_scores.main, capsys, [str(tmp_path)])
     assert line.endswith(f"{tmp_path}: another run is gathering there")
