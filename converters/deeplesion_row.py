@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from converters.lesions import DECIMALS, LESION_TYPES, Box, KeySlice, Lesion, Split
+from ubr_pretrain.spreadsheet import harmless
 
 SPLITS: Mapping[str, Split] = {"1": "train", "2": "val", "3": "test"}
 
@@ -55,7 +56,6 @@ MAX_SIDE_PX = 4096
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e-\d+)?", re.ASCII | re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class RowRefused(ValueError):  # noqa: N818
@@ -121,7 +121,7 @@ def lesion_to_row(lesion: Lesion) -> tuple[str, ...]:
         _joined(reversed(key_slice.spacing_mm_zyx)),
         _joined((key_slice.width_px, key_slice.height_px)),
         _joined(key_slice.window_hu),
-        f"'{gender}" if gender.startswith(_FORMULA) else gender,  # never a spreadsheet's formula
+        harmless(gender),
         "" if age is None else _joined([age]),
         next(code for code, split in SPLITS.items() if split == key_slice.split),
     )

@@ -145,7 +145,7 @@ class ClusterLauncher:
         job: Job[int] = self._executor.submit(self._job, task.config, task.folder)
         jobs = {**self._read_jobs(), task.folder.name: job.job_id}
         with write_atomically(self._jobs_file, "w") as file:
-            file.write(json.dumps(jobs, indent=2) + "\n")
+            file.write(json.dumps(jobs, indent=2, allow_nan=False) + "\n")
         return job
 
     def _read_jobs(self) -> Mapping[str, str]:

@@ -295,7 +295,7 @@ def _excerpt(coco: Path, path: Path) -> Path:
     kept = {image["id"] for image in content["images"]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
     with write_atomically(path, "w") as file:
-        file.write(json.dumps(content))
+        file.write(json.dumps(content, allow_nan=False))
     return path
 
 

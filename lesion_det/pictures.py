@@ -159,7 +159,7 @@ def _show(axis: Any, image: NDArray[np.float32], title: str) -> None:
     """Draw a grey or coloured picture whose axes are outlines of pixels, as those of boxes are."""
     extent = (0, image.shape[1], image.shape[0], 0)
     axis.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-    axis.set_title(title, fontsize=7)
+    axis.set_title(title, fontsize=7, parse_math=False)  # a $ in a name is a $
 
 
 def _draw(axis: Any, panel: Panel) -> None:

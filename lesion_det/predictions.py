@@ -78,7 +78,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write ``predictions`` as JSON, one image a line, atomically."""
     with write_atomically(path, "w") as file:
         file.write(f'{{"format": {FORMAT}, ')
-        file.write(f'"ground_truth_sha256": {json.dumps(predictions.ground_truth_sha256)},\n')
+        sha256 = json.dumps(predictions.ground_truth_sha256, allow_nan=False)
+        file.write(f'"ground_truth_sha256": {sha256},\n')
         lines = (
             json.dumps(
                 {

@@ -11,6 +11,7 @@ from lesion_det.claims import ClaimVerdict
 from lesion_det.comparison import Comparison
 from lesion_det.report_words import NONE, bounds, points, progress, spread_text
 from lesion_det.significance import Interval, PairDifference
+from ubr_pretrain.spreadsheet import harmless
 
 MAIN_COLUMNS = ("top-5 recall", "FROC mean", "AP50", "AP")
 
@@ -148,6 +149,4 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = str(value)
-    formula = isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{text}" if formula else text
+    return str(harmless(value))

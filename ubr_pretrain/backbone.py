@@ -142,6 +142,7 @@ def read_backbone(path: Path) -> Backbone:
             f"{path}: arch {arch!r} and width {width!r}; expected one of "
             f"{', '.join(get_args(Architecture))} and a number > 0"
         )
+    width = float(width)
     try:
         require_network(lambda: Trunk(arch, width), state, str(path))
         trunk = Trunk(arch, width)

@@ -179,7 +179,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     import torch
 
-    digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
+    digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items())), allow_nan=False).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

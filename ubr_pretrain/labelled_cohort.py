@@ -23,6 +23,7 @@ from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.evidence_config import SetSizes
 from ubr_pretrain.slice_classes import read_slice_classes
 from ubr_pretrain.slice_store import Refusal, StoredVolume, build_slice_store
+from ubr_pretrain.spreadsheet import harmless
 from ubr_pretrain.volumes import VolumeEntry, find_volumes
 from ubr_pretrain.zone_accuracy import calibration_pairs
 
@@ -221,7 +222,7 @@ def draw_sets(cohort: Cohort, sizes: SetSizes, min_slices: int, seed: int) -> Ev
 def write_sets(sets: EvidenceSets, path: Path) -> None:
     """Write who is in which set: columns set, volume, subject, slices."""
     rows = [
-        (name, volume.name, volume.subject, len(volume.z_mm))
+        (name, volume.name, harmless(volume.subject), len(volume.z_mm))
         for name, volumes in sets.items()
         for volume in volumes
     ]

@@ -113,7 +113,7 @@ def _claim(out: Path, arguments: argparse.Namespace) -> None:
             shutil.rmtree(out / name, ignore_errors=True)
     with write_atomically(record, "w") as file:
         asked = {key: str(value) for key, value in sorted(vars(arguments).items())}
-        json.dump(asked, file, indent=2)
+        json.dump(asked, file, indent=2, allow_nan=False)
 
 
 def _lesion_kinds(names: Sequence[str]) -> list[LesionKind]:

@@ -124,7 +124,8 @@ def write_cohort(
             _write_table(out / f"{table}.csv", COLUMNS[table], rows)
         if labels is not None:
             with write_atomically(labels / "tissues.json", "w") as file:
-                json.dump({tissue.name.lower(): int(tissue) for tissue in Tissue}, file, indent=1)
+                numbers = {tissue.name.lower(): int(tissue) for tissue in Tissue}
+                json.dump(numbers, file, indent=1, allow_nan=False)
 
     return written()
 

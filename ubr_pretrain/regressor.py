@@ -106,7 +106,7 @@ def read_regressor(path: Path) -> TrainedRegressor:
         )
 
     def network() -> Regressor:
-        return Regressor(Trunk(arch, width, batch_norm=state.get("batch_norm") is True))
+        return Regressor(Trunk(arch, float(width), batch_norm=state.get("batch_norm") is True))
 
     try:
         require_network(network, tensors, str(path))

@@ -26,6 +26,7 @@ from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.score_archive import Kind
 from ubr_pretrain.scored_volume import slice_columns
+from ubr_pretrain.spreadsheet import harmless
 
 Format = Literal["csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
@@ -217,15 +218,10 @@ def _write_csv(parts: Iterator[Columns], columns: pa.Schema, path: Path) -> None
 def _cells(values: list[Any], kind: pa.DataType) -> list[Any]:
     """Return what is written: counts are whole numbers whatever else is missing."""
     if kind == TEXT:
-        return [_harmless(value) for value in values]
+        return [harmless(value) for value in values]
     if kind in (COUNT, TRUTH):
         return values
     return [None if value is None else float(value) for value in values]
-
-
-def _harmless(cell: Any) -> Any:
-    """Put an apostrophe before what a spreadsheet would take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
 
 
 def _row_groups(parts: Iterable[Columns], columns: pa.Schema) -> Iterator[pa.Table]:

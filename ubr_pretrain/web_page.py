@@ -13,6 +13,15 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+_UNSEEN = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *(code for code in range(32) if chr(code) not in "\t\n"),
+        *range(0x7F, 0xA0),  # control characters
+        *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),  # direction
+    )
+}
+
 
 def page_environment(package: str) -> Environment:
     """Return the templates of a package; what is put into them is escaped, what is absent fails."""
@@ -22,9 +31,19 @@ def page_environment(package: str) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=visible,
     )
     environment.filters["csp_hash"] = csp_hash
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     return environment
+
+
+def visible(value: object) -> object:
+    """Return what is put into a page, with characters written out that turn or hide its neighbours.
+
+    Markup of our own is left as it is.
+    """
+    return value.translate(_UNSEEN) if type(value) is str else value
 
 
 def csp_hash(text: str) -> str:
