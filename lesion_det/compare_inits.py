@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     from lesion_det.cells import CellKey
     from lesion_det.launch import Launch
     from lesion_det.plan import Question
-    from lesion_det.splits import Splits
     from lesion_det.ubr_chapter import UbrChapter
 
 PAPER_ARMS: tuple[Arm, ...] = ("random", "ubr", "imagenet", "ubr+imagenet")
@@ -121,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from lesion_det.plan import build_question, make_plan
     from lesion_det.ubr_chapter import read_ubr_chapter
+    from ubr_pretrain.run_folder import fault_words
 
     try:
         jobs = _read_jobs(rest)
@@ -155,6 +155,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         refuse(parser.prog, str(error))
+    except OSError as error:
+        words = fault_words(error, rest.out, "what the cells have written")
+        print(f"{parser.prog}: {words}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped at once; the same command goes on", file=sys.stderr)
+        return 130
     return code or (1 if rest.inits and not_run else 0)
 
 
@@ -228,12 +235,14 @@ def compare(
         ValueError: impossible input: data, no arm that can be run, unequal arms, a folder in use
             or of another comparison.
     """
+    from lesion_det.cell_inputs import decode_inputs
     from lesion_det.cells import is_finished
     from lesion_det.gathering import write_comparison
     from lesion_det.launch import Stopped, Task
     from lesion_det.plan import SAVED_PLACES, make_plan, not_run_lines
     from lesion_det.report_tables import markdown_table
     from ubr_pretrain.run_folder import open_run_folder
+    from ubr_pretrain.runtime import giving_way
 
     plan = make_plan(question, say)
     failures: dict[CellKey, str] = {}
@@ -258,13 +267,14 @@ def compare(
         report_at_s = time.monotonic() + REPORT_EVERY_S
         try:
             if tasks:
-                _decode_inputs(tasks[0].config, plan.splits)
+                decode_inputs(tasks[0].config, plan.splits)
             with closing(launch(tasks, say)) as endings:
                 for ending in endings:
                     if ending.reason:
                         failures[ending.key] = ending.reason
                     if (began_s := time.monotonic()) >= report_at_s:
-                        write_comparison(question, plan, out, failures, chapter)
+                        with giving_way():
+                            write_comparison(question, plan, out, failures, chapter)
                         ended_s = time.monotonic()
                         report_at_s = ended_s + max(REPORT_EVERY_S, 9 * (ended_s - began_s))
         except Stopped as stopped:
@@ -290,24 +300,6 @@ def _say_moves(moved: Sequence[str], say: Callable[[str], None]) -> None:
     """Say what lies elsewhere than the last time."""
     for line in moved:
         say(f"moved    {line.removeprefix('common.')}; the contents are the same")
-
-
-def _decode_inputs(config: DetConfig, splits: Splits) -> None:
-    """Fill the cache that all cells share.
-
-    Raises:
-        Stopped: a signal came.
-        ValueError: a slice cannot be read, or the disk is full.
-    """
-    from lesion_det.launch import Stopped
-    from lesion_det.prepared_images import PreparedImages
-    from ubr_pretrain.runtime import stop_on_signals
-
-    with stop_on_signals() as stop:
-        prepared = PreparedImages(config.images, config.input, config.cache)
-        prepared.build([*splits.learned, *splits.held_out], lambda: stop.signal is not None)
-    if stop.signal is not None:
-        raise Stopped("stopped while the inputs were decoded", stop.exit_code)
 
 
 if __name__ == "__main__":

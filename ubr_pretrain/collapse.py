@@ -42,28 +42,19 @@ class CollapseWatch:
         """
         self._num_flat = self._num_flat + 1 if score_std < FLAT_STD else 0
         self._orders.append(order)
-        if self._num_flat >= PATIENCE:
-            return self._once(
-                "flat",
+        mean = sum(self._orders) / len(self._orders)
+        if self._num_flat >= PATIENCE and "flat" not in self._said:
+            self._said.add("flat")
+            return (
                 f"warning: iteration {iteration}: all scores are equal (standard deviation "
                 f"{score_std:.1e}, below {FLAT_STD:g} for {PATIENCE} iterations): the training has "
-                "collapsed; lower losses.distance_weight or optimiser.lr, or start from weights",
+                "collapsed; lower losses.distance_weight or optimiser.lr, or start from weights"
             )
-        mean = sum(self._orders) / len(self._orders)
-        if (
-            self._weighs_order
-            and len(self._orders) == PATIENCE
-            and mean > LEARNED * self._by_chance
-        ):
-            return self._once(
-                "order",
+        waited = self._weighs_order and len(self._orders) == PATIENCE
+        if waited and mean > LEARNED * self._by_chance and "order" not in self._said:
+            self._said.add("order")
+            return (
                 f"warning: iteration {iteration}: the order loss does not fall ({mean:.4g} over "
-                f"{PATIENCE} iterations, {self._by_chance:.4g} by chance)",
+                f"{PATIENCE} iterations, {self._by_chance:.4g} by chance)"
             )
         return None
-
-    def _once(self, what: str, words: str) -> str | None:
-        if what in self._said:
-            return None
-        self._said.add(what)
-        return words

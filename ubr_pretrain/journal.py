@@ -9,20 +9,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ubr_pretrain.board import Board
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
+FIRST_LINE_AFTER_S = 2.0
 PLAIN_LINE_EVERY_S = 15.0
 
 
@@ -39,7 +38,8 @@ class ProgressLine:
         self, end: int, start: int = 0, note: Callable[[str], None] = lambda _: None
     ) -> None:
         self._start, self._end, self._note = start, end, note
-        self._began_s = self._last_line_s = time.monotonic()
+        self._began_s = time.monotonic()
+        self._next_line_s = self._began_s + FIRST_LINE_AFTER_S
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -60,8 +60,8 @@ class ProgressLine:
             self._bar.update(self._task, completed=count, description=text)
             return
         now = time.monotonic()
-        if now - self._last_line_s >= PLAIN_LINE_EVERY_S or count == self._end:
-            self._last_line_s = now
+        if now >= self._next_line_s or count == self._end:
+            self._next_line_s = now + PLAIN_LINE_EVERY_S
             done = max(1, count - self._start)
             eta_s = (now - self._began_s) / done * (self._end - count)
             self.say(f"{count}/{self._end}  eta {_clock(eta_s)}  {text}")
@@ -75,50 +75,6 @@ class ProgressLine:
         """End the bar."""
         if self._bar is not None:
             self._bar.stop()
-
-
-class _Board:
-    """TensorBoard's files: a copy of the numbers, whose loss ends no training.
-
-    Args:
-        folder: ``tb/`` of a run.
-        purge_step: what was written from this iteration on no longer counts.
-        say: is told, once, that they cannot be written any more.
-    """
-
-    def __init__(self, folder: Path, purge_step: int, say: Callable[[str], None]) -> None:
-        self._writer: SummaryWriter | None = None
-        self._say = say
-        with self._or_without():
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder), purge_step=purge_step)
-
-    def add(self, tag: str, value: float, iteration: int) -> None:
-        """Write one number."""
-        if self._writer is not None:
-            with self._or_without():
-                self._writer.add_scalar(tag, value, iteration)
-
-    def flush(self) -> None:
-        """Force what was added to disk."""
-        if self._writer is not None:
-            with self._or_without():
-                self._writer.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        if self._writer is not None:
-            with self._or_without():
-                self._writer.close()
-
-    @contextmanager
-    def _or_without(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ImportError) as error:
-            self._writer = None
-            self._say(f"TensorBoard: {error}; goes on without it, metrics.jsonl has all numbers")
 
 
 class Journal:
@@ -152,7 +108,7 @@ class Journal:
         self._metrics = self._file.open("a", encoding="utf-8", newline="\n")
         self._log = (folder / "train.log").open("a", encoding="utf-8", newline="\n")
         self._line = ProgressLine(num_iterations, start_iteration, self._note)
-        self._board = _Board(folder / "tb", start_iteration + 1, self.say)
+        self._board = Board(folder / "tb", start_iteration + 1, self.say)
 
     def record(self, iteration: int, kind: str, values: Mapping[str, Any]) -> None:
         """Append one JSON line and its numbers to TensorBoard.
@@ -200,10 +156,9 @@ class Journal:
         """End the bar and close the files."""
         if not self.enabled:
             return
-        self._board.close()
-        self._line.close()
-        self._metrics.close()
-        self._log.close()
+        with ExitStack() as closing:  # all of them, also where one cannot be written
+            for part in (self._metrics, self._log, self._line, self._board):
+                closing.callback(part.close)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib import metadata
 from types import FrameType
 from typing import Any, Literal
 
@@ -20,10 +17,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-PACKAGES = (
-    *("torch", "torchvision", "detectron2", "numpy"),
-    *("SimpleITK", "pydicom", "opencv-python-headless"),
-)
 RANK_TIMEOUT_S = 600.0
 """A rank silent this long (decoding its share of a cohort included) has died; the others stop."""
 
@@ -271,6 +264,29 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 @contextmanager
+def giving_way() -> Iterator[None]:
+    """End this block early at a signal, after whoever waits for signals was told of it."""
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        told = handlers[signal.Signals(number)]
+        assert callable(told)
+        told(number, frame)
+        raise Stopped
+
+    try:
+        for number, handler in handlers.items():
+            if callable(handler):  # else the system ends this process, and nobody waits
+                signal.signal(number, hand_on)
+        yield
+    except Stopped:
+        pass
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def enough_memory(advice: str) -> Iterator[None]:
     """Say what to change where a GPU is too small.
 
@@ -284,25 +300,6 @@ def enough_memory(advice: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"out of GPU memory: {advice}") from error
-
-
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return versions and hardware for ``run.json``; no host name, no user, no path."""
-
-    def version(name: str) -> str | None:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return None
-
-    return {
-        "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in PACKAGES},
-        "project": version("ct-body-part-transfer"),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    }
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
