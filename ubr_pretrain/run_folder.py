@@ -158,7 +158,7 @@ def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ())
     """
     saved = out / "config.yaml"
     if not saved.is_file():
-        others = sorted(p.name for p in out.iterdir() if p.name != LOCK) if out.is_dir() else []
+        others = _contents(out) if out.is_dir() else []
         if others:
             raise RunFolderRefused(
                 f"--out {out}: not empty ({others[0]}) and not a run; use a new folder"
@@ -197,12 +197,18 @@ def fault_words(error: OSError, out: Path, kept: str = "the last checkpoint") ->
     )
 
 
+def _contents(out: Path) -> list[str]:
+    """Return the names in a folder, but for what a killed first attempt leaves there."""
+    names = sorted(child.name for child in out.iterdir())
+    return [n for n in names if n != LOCK and not (n.startswith(".") and n.endswith(".part"))]
+
+
 def _empty(out: Path) -> None:
-    if not (out / "config.yaml").is_file() and any(p.name != LOCK for p in out.iterdir()):
+    if not (out / "config.yaml").is_file() and _contents(out):
         raise RunFolderRefused(f"--overwrite {out}: not a run folder, so nothing is deleted")
-    for child in out.iterdir():
-        if child.name == LOCK:
-            continue
+    # The configuration goes last: until then, this can be killed and begun again.
+    for name in sorted(_contents(out), key=lambda name: name == "config.yaml"):
+        child = out / name
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,46 @@ def test_T02_a_half_written_file_of_a_killed_run_is_cleaned(tmp_path):
     stale.write_bytes(b"half")
     with open_run_folder(tmp_path, Small()):
         assert not stale.exists()
+
+
+def test_T02_N32_a_run_killed_in_its_first_moments_is_begun_anew(tmp_path):
+    """A folder that holds nothing but a half-written configuration counts as empty."""
+    half = tmp_path / ".config.yaml.x1y2z3.part"
+    for overwrite in (False, True):
+        half.write_text("lr: 0.")
+        with open_run_folder(tmp_path, Small(), overwrite=overwrite) as folder:
+            assert folder.read_manifest() == {}
+        assert not half.exists()
+        (tmp_path / "config.yaml").unlink()
+
+
+def test_T01_N33_overwriting_that_is_killed_can_be_begun_again(tmp_path, monkeypatch):
+    """While ``--overwrite`` deletes a run, the folder stays one that it may delete."""
+    with open_run_folder(tmp_path, Small()) as folder:
+        for name in ("a", "checkpoints", "metrics.jsonl", "z"):
+            (folder.path / name).write_text("x")
+    unlink, left = Path.unlink, 5
+
+    def dies(self, *args, **kwargs):
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        unlink(self, *args, **kwargs)
+
+    for kills in range(1, 6):
+        monkeypatch.setattr(Path, "unlink", dies)
+        left = kills
+        with (
+            pytest.raises(KeyboardInterrupt),
+            open_run_folder(tmp_path, Small(), overwrite=True),
+        ):
+            pass
+        monkeypatch.setattr(Path, "unlink", unlink)
+        with open_run_folder(tmp_path, Small(), overwrite=True) as folder:
+            assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.yaml"]
+            for name in ("a", "checkpoints", "metrics.jsonl", "z"):
+                (folder.path / name).write_text("x")
 
 
 def test_half_written_file_of_a_run_inside_is_left_to_that_run(tmp_path):
