@@ -130,10 +130,7 @@ def test_T02_N32_a_run_killed_in_its_first_moments_is_begun_anew(tmp_path):
 
 def test_T01_N33_overwriting_that_is_killed_can_be_begun_again(tmp_path, monkeypatch):
     """While ``--overwrite`` deletes a run, the folder stays one that it may delete."""
-    with open_run_folder(tmp_path, Small()) as folder:
-        for name in ("a", "checkpoints", "metrics.jsonl", "z"):
-            (folder.path / name).write_text("x")
-    unlink, left = Path.unlink, 5
+    unlink, left = Path.unlink, 0
 
     def dies(self, *args, **kwargs):
         nonlocal left
@@ -142,7 +139,11 @@ def test_T01_N33_overwriting_that_is_killed_can_be_begun_again(tmp_path, monkeyp
             raise KeyboardInterrupt
         unlink(self, *args, **kwargs)
 
-    for kills in range(1, 6):
+    for kills in range(1, 10):
+        with open_run_folder(tmp_path, Small()) as folder:
+            for name in "abcdefgh":
+                (tmp_path / name).touch()
+            folder.write_config(Small())  # now among the first that are listed, or among the last
         monkeypatch.setattr(Path, "unlink", dies)
         left = kills
         with (
@@ -151,10 +152,8 @@ def test_T01_N33_overwriting_that_is_killed_can_be_begun_again(tmp_path, monkeyp
         ):
             pass
         monkeypatch.setattr(Path, "unlink", unlink)
-        with open_run_folder(tmp_path, Small(), overwrite=True) as folder:
+        with open_run_folder(tmp_path, Small(), overwrite=True):
             assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.yaml"]
-            for name in ("a", "checkpoints", "metrics.jsonl", "z"):
-                (folder.path / name).write_text("x")
 
 
 def test_half_written_file_of_a_run_inside_is_left_to_that_run(tmp_path):
