@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -138,14 +137,10 @@ def describe() -> dict[str, Any]:
     """Return the machine and the versions; no host name, no user, no path."""
     import torch
 
-    from ubr_pretrain.runtime import describe_machine
+    from ubr_pretrain.machine import describe_machine
 
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    return {**describe_machine(torch.device("cpu")), "cpu": cpu, "cores": cores}
+    return {**describe_machine(torch.device("cpu")), "cores": cores}
 
 
 def write(path: Path, text: str) -> None:

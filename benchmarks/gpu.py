@@ -166,7 +166,7 @@ def about(device: str) -> dict[str, Any]:
     """Return versions, chip and date."""
     import torch
 
-    from ubr_pretrain.runtime import describe_machine
+    from ubr_pretrain.machine import describe_machine
 
     machine = describe_machine(torch.device(device))
     return {"machine": machine, "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}

@@ -36,8 +36,9 @@ from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import CommandParser, refuse
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.journal import ProgressLine
+from ubr_pretrain.machine import describe_machine
 from ubr_pretrain.network_input import network_input
-from ubr_pretrain.runtime import describe_machine, generator, to_json
+from ubr_pretrain.runtime import generator, to_json
 from ubr_pretrain.trunk import scaled_channels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

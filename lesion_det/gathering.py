@@ -15,7 +15,8 @@ from lesion_det.predictions import Predictions
 from lesion_det.recipe import describe_recipe
 from lesion_det.report import Evidence, write_report
 from lesion_det.ubr_chapter import UbrChapter
-from ubr_pretrain.runtime import describe_machine, generator
+from ubr_pretrain.machine import describe_machine
+from ubr_pretrain.runtime import generator
 
 GALLERY = 1
 """Stream of random numbers that chooses the slices shown."""

@@ -5,6 +5,7 @@ Commands:
     train_det.py --coco coco/ --images Images_png/ --init ubr --ubr ubr.safetensors --out runs/ubr
     train_det.py --preset laptop --train a.json --val b.json --images Images_png/ --out runs/quick
     torchrun --nproc-per-node 2 -m lesion_det.train_det --coco coco/ ... --out runs/random
+    train_det.py --reproduce runs/random
 
 The same command continues an interrupted run. It writes into ``--out``: ``config.yaml``,
 ``run.json``, ``weights.csv`` (every tensor and where it came from), ``train.log``,
@@ -29,7 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_det.det_config import PATHS, DetConfig
-from ubr_pretrain.config import config_parser, parse_config, refuse
+from ubr_pretrain.config import config_parser, refuse
+from ubr_pretrain.reproduction import conclude, parse_run, require_same_inputs
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     import torch
@@ -57,16 +59,14 @@ class TrainResult:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags and train; return the exit code."""
     parser = config_parser(DetConfig, "train_det.py", (__doc__ or "").split("\n\n")[0], "det")
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--resume", action="store_true", help="fail if there is nothing to resume")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
-    config, rest = parse_config(parser, DetConfig, argv, presets="det")
+    config, rest = parse_run(parser, DetConfig, argv, "det", PATHS)
 
     from ubr_pretrain.run_folder import fault_words
     from ubr_pretrain.runtime import RankLost
 
     try:
-        return train(config, rest.out, resume=rest.resume, overwrite=rest.overwrite).exit_code
+        exit_code = train(config, rest.out, **rest.how).exit_code
+        return conclude(rest.reproduce, rest.out, exit_code)
     except ValueError as error:
         refuse(parser.prog, str(error))
     except (FloatingPointError, MemoryError, RankLost) as error:
@@ -81,9 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(
-    config: DetConfig, out: Path, *, resume: bool = False, overwrite: bool = False
+    config: DetConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    like: Path | None = None,
 ) -> TrainResult:
-    """Train a detector in the folder ``out``.
+    """Train a detector in the folder ``out``; on the data of the run ``like`` or not at all.
 
     Raises:
         ValueError: impossible input: no data, a wrong weight file, a folder in use.
@@ -103,7 +108,7 @@ def train(
         if config.batch % ranks.world_size:
             raise ValueError(f"batch {config.batch}: cannot be shared by {ranks.world_size} ranks")
         try:
-            return _train(config, out, (resume, overwrite), ranks, stop, stack)
+            return _train(config, out, (resume, overwrite, like), ranks, stop, stack)
         except Stopped:
             if ranks.is_first:
                 print("stopped before the first step; the same command goes on", file=sys.stderr)
@@ -113,7 +118,7 @@ def train(
 def _train(
     config: DetConfig,
     out: Path,
-    how: tuple[bool, bool],
+    how: tuple[bool, bool, Path | None],
     ranks: Ranks,
     stop: StopRequest,
     stack: ExitStack,
@@ -130,6 +135,7 @@ def _train(
     from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
     from ubr_pretrain.journal import Journal
     from ubr_pretrain.late_record import LateRecord
+    from ubr_pretrain.machine import describe_machine
     from ubr_pretrain.optimiser import (
         build_optimiser,
         clip_gradients,
@@ -137,7 +143,7 @@ def _train(
         require_finite,
     )
     from ubr_pretrain.run_folder import RunFolder, open_run_folder
-    from ubr_pretrain.runtime import describe_machine, enough_memory
+    from ubr_pretrain.runtime import enough_memory
 
     began_s, bf16 = time.monotonic(), config.precision == "bf16"
     lack = (
@@ -152,7 +158,7 @@ def _train(
         optimiser = build_optimiser(detector, config.optimiser)
 
         # Folder: new, or where an interrupted run left off.
-        folder, (resume, overwrite) = RunFolder(out), how
+        folder, (resume, overwrite, like) = RunFolder(out), how
         if ranks.is_first:
             opened = open_run_folder(out, config, resume=resume, overwrite=overwrite, places=PATHS)
             folder = stack.enter_context(opened)
@@ -181,6 +187,7 @@ def _train(
         folder.update_manifest(
             status="running",
             machine=describe_machine(ranks.device),
+            seed=config.seed,
             world_size=ranks.world_size,
             arm=config.init,
             schedule=config.optimiser.schedule,
@@ -188,6 +195,7 @@ def _train(
             provenance=start.provenance.model_dump(mode="json"),
             audit=setup.audit,
         )
+        require_same_inputs(like, out)
         if iteration == 0:
             with write_atomically(out / "weights.csv", "w") as file:
                 file.write(weight_table_csv(setup.weights))
@@ -295,9 +303,8 @@ def _train(
         first = write_results(
             out, config, splits, prepared, detector, made, answers, test_answers, recalls
         )
-        folder.update_manifest(
-            status="finished", iteration=iteration, seconds=round(time.monotonic() - began_s, 1)
-        )
+        seconds = round(time.monotonic() - began_s, 1)
+        folder.update_manifest(status="finished", iteration=iteration, seconds=seconds)
         journal.say(
             f"next: evaluate_det.py --predictions {first} --coco {config.val_files[0]} "
             f"--out {out / 'evaluation'}"

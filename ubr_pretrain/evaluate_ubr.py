@@ -71,8 +71,9 @@ def gather_evidence(config: EvidenceConfig, out: Path, *, overwrite: bool = Fals
     from ubr_pretrain.evidence_page import write_evidence
     from ubr_pretrain.evidence_plan import Stopped, make_plan
     from ubr_pretrain.labelled_cohort import write_sets
+    from ubr_pretrain.machine import describe_machine
     from ubr_pretrain.run_folder import open_run_folder
-    from ubr_pretrain.runtime import describe_machine, start_ranks
+    from ubr_pretrain.runtime import start_ranks
 
     out = out.resolve()  # the trainings' own configurations name folders below it
     with (

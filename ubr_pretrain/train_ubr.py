@@ -5,6 +5,7 @@ Commands:
     train_ubr.py --preset laptop --data ct/ more_ct/ --holdout PATIENT7 --out runs/ubr
     train_ubr.py --init external --external vgg16.pth --external_input imagenet --data ct/ --out ubr
     torchrun --nproc-per-node 4 -m ubr_pretrain.train_ubr --data scans/ --out runs/ubr
+    train_ubr.py --reproduce runs/ubr
 
 The same command continues an interrupted run. It writes into ``--out``: ``config.yaml``,
 ``run.json``, ``train.log``, ``metrics.jsonl``, ``tb/``, ``batch.png`` (slices as the network sees
@@ -25,8 +26,9 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ubr_pretrain.config import config_parser, parse_config, refuse
-from ubr_pretrain.ubr_config import UbrConfig
+from ubr_pretrain.config import config_parser, refuse
+from ubr_pretrain.reproduction import conclude, parse_run, require_same_inputs
+from ubr_pretrain.ubr_config import PATHS, UbrConfig
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     import torch
@@ -38,24 +40,19 @@ if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse flags and train; return the exit code."""
     parser = config_parser(UbrConfig, "train_ubr.py", (__doc__ or "").split("\n\n")[0], "ubr")
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--resume", action="store_true", help="fail if there is nothing to resume")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
-    config, rest = parse_config(parser, UbrConfig, argv, presets="ubr")
+    config, rest = parse_run(parser, UbrConfig, argv, "ubr", PATHS)
     if not config.data:
         refuse(parser.prog, "--data: name at least one file or folder")
     if missing := [path for path in config.data if not path.exists()]:
         refuse(parser.prog, f"--data {missing[0]}: no such file or folder")
-    if rest.resume and not (rest.out / "config.yaml").is_file():
-        refuse(parser.prog, f"--resume: nothing to resume in {rest.out} (no config.yaml there)")
 
-    from ubr_pretrain.checkpoint import CheckpointRefused
-    from ubr_pretrain.run_folder import RunFolderRefused, fault_words
+    from ubr_pretrain.run_folder import fault_words
     from ubr_pretrain.runtime import RankLost
 
     try:
-        return train(config, rest.out, resume=rest.resume, overwrite=rest.overwrite)
-    except (RunFolderRefused, CheckpointRefused, ValueError) as error:
+        exit_code = train(config, rest.out, **rest.how)
+        return conclude(rest.reproduce, rest.out, exit_code)
+    except ValueError as error:
         refuse(parser.prog, str(error))
     except (FloatingPointError, MemoryError, RankLost) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -68,8 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
-    """Train a regressor in the folder ``out``.
+def train(
+    config: UbrConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    like: Path | None = None,
+) -> int:
+    """Train a regressor in the folder ``out``; on the data of the run ``like`` or not at all.
 
     Returns:
         0; 1 where volumes were refused (they are named in ``manifest.csv``); 128 + the signal
@@ -93,14 +97,16 @@ def train(config: UbrConfig, out: Path, *, resume: bool = False, overwrite: bool
         opened = open_run_folder(out, config, resume=resume, overwrite=overwrite)
         try:
             with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:
-                return _train(config, folder, ranks, stop)
+                return _train(config, folder, ranks, stop, like)
         except Stopped:
             if ranks.is_first:
                 print("stopped before the first step; the same command goes on", file=sys.stderr)
             return stop.exit_code
 
 
-def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest) -> int:
+def _train(
+    config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest, like: Path | None
+) -> int:
     import torch
 
     from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
@@ -110,6 +116,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
     from ubr_pretrain.journal import Journal, read_metrics
     from ubr_pretrain.late_record import LateRecord
     from ubr_pretrain.losses import ubr_loss
+    from ubr_pretrain.machine import describe_machine
     from ubr_pretrain.network_input import network_input
     from ubr_pretrain.optimiser import (
         build_optimiser,
@@ -118,7 +125,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
         require_finite,
     )
     from ubr_pretrain.regressor import regressor_state
-    from ubr_pretrain.runtime import Stopped, describe_machine, enough_memory, seed_everything
+    from ubr_pretrain.runtime import Stopped, enough_memory, seed_everything
     from ubr_pretrain.starting_regressor import build_regressor
     from ubr_pretrain.training_batches import TrainingBatches
     from ubr_pretrain.training_data import read_training_data
@@ -160,6 +167,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
         folder.update_manifest(
             status="running",
             machine=describe_machine(ranks.device),
+            seed=config.seed,
             world_size=ranks.world_size,
             residence=batches.residence,
             data_sha256=data.sha256,
@@ -170,6 +178,7 @@ def _train(config: UbrConfig, folder: RunFolder, ranks: Ranks, stop: StopRequest
             num_validation=len(data.validation),
             refused=[vars(refusal) for refusal in data.refused],
         )
+        require_same_inputs(like, folder.path)
     with (
         Journal(
             folder.path, iteration, config.iterations, enabled=ranks.is_first, judged=judged

@@ -24,6 +24,9 @@ from ubr_pretrain.starting_flags import (
 )
 from ubr_pretrain.transferred_blocks import WHOLE, Block
 
+PATHS = frozenset({"data", "store", "anchors", "start", "imagenet_weights", "external"})
+"""Fields of ``UbrConfig`` that name places on one machine."""
+
 
 class Augmentation(Config):
     """Ranges of the random views of a group; all zero is no augmentation.
