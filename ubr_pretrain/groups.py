@@ -61,7 +61,7 @@ def equidistant_slices(
         start = int(rng.integers(num_starts))
     else:
         s = 1.0 / (1.0 + np.exp(-rng.uniform(-5.0, 5.0)))
-        start = min(int(s * num_starts), num_starts - 1)
+        start = int(s * num_starts)
     return run.start + start + k * np.arange(m)
 
 

@@ -19,20 +19,18 @@ from torch import Tensor
 from ubr_pretrain.ubr_config import Losses
 
 
-def order_loss(scores: Float[Tensor, "g m"], logit_scale: float = 1.0) -> Float[Tensor, ""]:
+def order_loss(scores: Float[Tensor, "g m"], logit_scale: float) -> Float[Tensor, ""]:
     """Return Eq. 1, ``-sum_i sum_j log sigmoid(logit_scale * (S(i, j+1) - S(i, j)))``.
 
     Deviation: written with log-sigmoid, which stays finite where ``log(sigmoid(x))`` does not.
     """
-    return -torch.nn.functional.logsigmoid(logit_scale * scores.diff(dim=1)).sum()
+    return -torch.nn.functional.logsigmoid(logit_scale * scores.diff()).sum()
 
 
 def distance_loss(scores: Float[Tensor, "g m"]) -> Float[Tensor, ""]:
     """Return Eq. 2, the sum of smooth-L1 (beta 1) of the second difference; 0 for m = 2."""
-    second = scores.diff(dim=1).diff(dim=1)
-    return torch.nn.functional.smooth_l1_loss(
-        second, torch.zeros_like(second), beta=1.0, reduction="sum"
-    )
+    second = scores.diff(n=2)
+    return torch.nn.functional.smooth_l1_loss(second, torch.zeros_like(second), reduction="sum")
 
 
 UNIT_MM, BETA_MM = 100.0, 20.0

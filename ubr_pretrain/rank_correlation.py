@@ -20,6 +20,6 @@ def spearman(a: Float[ndarray, " n"], b: Float[ndarray, " n"]) -> float:
 
 
 def _ranks(values: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """Return ranks from 1, equal values sharing the mean of theirs."""
+    """Return ranks from a half, equal values sharing the mean of theirs."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    return (np.cumsum(count) - count / 2)[place]

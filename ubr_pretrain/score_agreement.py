@@ -48,8 +48,10 @@ def score_agreement(
     """Compare scores with published ones; slices of a patient are resampled together.
 
     Raises:
-        ValueError: fewer than three slices, or values that are all equal.
+        ValueError: fewer than three slices, values that are all equal, or one that is not finite.
     """
+    if odd := np.flatnonzero(~np.isfinite(scores + published)).tolist():
+        raise ValueError(f"slice {odd[0]}: {scores[odd[0]]:g} against {published[odd[0]]:g}")
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(published) == 0:
         raise ValueError(
             f"{len(scores)} slices: a correlation needs three, and values that are not all equal"

@@ -64,6 +64,40 @@ def test_what_a_library_has_no_network_for_is_refused(arch, width, layout, in_ch
         require_place(arch, width, layout, in_channels)
 
 
+HOLDS = {
+    # its first tensor, whether it has AlexNet, narrower networks, one grey channel
+    "ubr": ("conv1_1.weight", True, True, False),
+    "torchvision": ("features.0.weight", True, True, True),
+    "torchvision-classifier": ("features.0.weight", True, False, True),
+    "detectron2": ("backbone.conv1_1.weight", True, True, True),
+    "mmdetection": ("features.0.weight", True, False, False),
+    "timm": ("features.0.weight", False, False, True),
+    "segmentation_models_pytorch": ("features.0.weight", False, True, True),
+    "onnx": ("trunk.conv1_1.weight", True, True, True),
+    "onnx-scorer": ("regressor.trunk.conv1_1.weight", True, True, False),
+}
+
+
+def accepts(*wanted) -> bool:
+    try:
+        require_place(*wanted)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("layout", NAMINGS)
+def test_every_layout_holds_what_its_owner_has_networks_for(layout):
+    first, alexnet, narrow, grey = HOLDS[layout]
+    assert tensor_names("vgg16", layout)["conv1_1.weight"] == first
+    assert accepts("vgg16", 1.0, layout)
+    assert accepts("alexnet", 1.0, layout) == alexnet
+    assert accepts("vgg16", 0.5, layout) == narrow
+    assert accepts("vgg16", 2.0, layout) == narrow
+    assert accepts("vgg16", 1.0, layout, 1) == grey
+    assert accepts("vgg16", 1.0, layout, 4) == grey
+
+
 @given(st.data())
 def test_a_table_that_misses_or_adds_one_name_is_refused(data: st.DataObject):
     names = tensor_names("vgg16", "torchvision")

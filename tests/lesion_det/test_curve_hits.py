@@ -14,7 +14,7 @@ def test_every_bit_comes_back(hits: np.ndarray) -> None:
     np.testing.assert_array_equal(text_to_hits(hits_to_text(hits), len(hits)), hits)
 
 
-@pytest.mark.parametrize("text", ["!", "AAAA", ""])
+@pytest.mark.parametrize("text", ["!", "AAAA", "", "A!AA="])
 def test_bits_of_other_lesions_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="hits"):
         text_to_hits(text, 9)

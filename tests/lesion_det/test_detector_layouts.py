@@ -1,5 +1,7 @@
 """torchvision's names and orders against Detectron2's: one to one, nothing lost."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -38,6 +40,59 @@ def test_there_and_back_is_the_identity(state: dict[str, Tensor]) -> None:
     # Two more names than tensors: background's rows, which Detectron2 has no place for.
     assert len(there) == len(state) + 2
     assert sum(t.numel() for t in there.values()) == sum(t.numel() for t in state.values())
+
+
+DETECTRON2_HEADS = {
+    "proposal_generator.rpn_head.conv": (3,),
+    "proposal_generator.rpn_head.objectness_logits": (1,),
+    "proposal_generator.rpn_head.anchor_deltas": (1,),
+    "roi_heads.box_head.fc1": (),
+    "roi_heads.box_head.fc2": (),
+    "roi_heads.box_predictor.cls_score": (),
+    "roi_heads.box_predictor.bbox_pred": (),
+}
+"""Layers of the heads of Detectron2's GeneralizedRCNN, and the sides of their kernels."""
+
+
+def test_names_are_those_of_detectron2_and_rows_those_of_its_heads(
+    state: dict[str, Tensor],
+) -> None:
+    there = to_detectron2(state, len(SIZES))
+    layers = {name.rpartition(".")[0] for name in there}
+    assert {name for name in layers if not name.startswith("backbone.")} == {
+        *DETECTRON2_HEADS,
+        "background_box",
+    }
+    for name, tensor in state.items():
+        if name.startswith("trunk."):
+            assert there[name.replace("trunk.", "backbone.")] is tensor
+    for layer, kernel in DETECTRON2_HEADS.items():
+        assert there[f"{layer}.weight"].shape[2:] == kernel * 2
+    num_anchors = len(SIZES) * len(ASPECT_RATIOS)
+    rpn = "proposal_generator.rpn_head"
+    assert len(there[f"{rpn}.objectness_logits.bias"]) == num_anchors
+    assert len(there[f"{rpn}.anchor_deltas.bias"]) == 4 * num_anchors
+    assert there["roi_heads.box_predictor.bbox_pred.weight"].shape == (4, 16)
+    assert there["background_box.weight"].shape == (4, 16)
+
+
+def test_rows_of_every_rpn_layer_are_reordered_by_anchors(state: dict[str, Tensor]) -> None:
+    there, ratios, sizes = to_detectron2(state, len(SIZES)), len(ASPECT_RATIOS), len(SIZES)
+    for ours, theirs, rows in (
+        ("cls_logits", "objectness_logits", 1),
+        ("bbox_pred", "anchor_deltas", 4),
+    ):
+        for kind in ("weight", "bias"):
+            before = state[f"rpn.head.{ours}.{kind}"]
+            after = there[f"proposal_generator.rpn_head.{theirs}.{kind}"]
+            for r, s, row in itertools.product(range(ratios), range(sizes), range(rows)):
+                from_, to = (r * sizes + s) * rows + row, (s * ratios + r) * rows + row
+                assert torch.equal(after[to], before[from_])
+
+
+def test_rows_that_are_no_whole_anchors_are_no_layer_of_this_detector() -> None:
+    with pytest.raises(AssertionError):
+        ratio_to_size_major(torch.zeros(len(SIZES) * len(ASPECT_RATIOS) + 1), len(SIZES))
 
 
 def test_without_background_s_box_rows_only_they_are_zero(state: dict[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ imported the libraries only.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import importlib.machinery
@@ -101,8 +102,9 @@ def judge_module(
     (survey,) = _from_child(lambda send: _within_pytest(judges, lambda s: send(_survey(s, module))))
     if survey.failed:
         raise RuntimeError(f"{module}: {survey.failed[0]} fails without any mutant")
-    for name in survey.libraries:
-        importlib.import_module(name)
+    for name in survey.libraries:  # some come in only while tests run
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     warm = [mutant for mutant in todo if mutant.function in survey.exchangeable]
     cold = [mutant for mutant in todo if mutant.function not in survey.exchangeable]
 
@@ -265,12 +267,6 @@ def _fails(session: pytest.Session, plan: Sequence[str]) -> bool:
 def _survey(session: pytest.Session, module: Path) -> Survey:
     failures = _Failures()
     session.config.pluginmanager.register(failures)
-    exchangeable = frozenset(_live_functions(module))
-    libraries = tuple(
-        name
-        for name, loaded in list(sys.modules.items())
-        if not _is_ours(name) and getattr(getattr(loaded, "__spec__", None), "name", None) == name
-    )
     lines, cpu_s = {}, {}
     for item, following in pairwise([*session.items, None]):
         started = time.process_time()
@@ -278,6 +274,12 @@ def _survey(session: pytest.Session, module: Path) -> Survey:
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         lines[item.nodeid] = frozenset(traced.lines)
         cpu_s[item.nodeid] = time.process_time() - started
+    exchangeable = frozenset(_live_functions(module))
+    libraries = tuple(
+        name
+        for name, loaded in list(sys.modules.items())
+        if not _is_ours(name) and getattr(getattr(loaded, "__spec__", None), "name", None) == name
+    )
     return Survey(lines, cpu_s, exchangeable, libraries, tuple(failures.ids))
 
 

@@ -38,3 +38,13 @@ def test_one_patient_has_no_interval_and_equal_values_no_correlation():
     for a, b in ((np.ones(5), np.arange(5.0)), (np.arange(2.0), np.arange(2.0))):
         with pytest.raises(ValueError, match="needs three"):
             score_agreement(a, b, ["p", "q", "r", "s", "t"][: len(a)], rng)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_N52_a_score_that_is_no_number_gives_no_correlation(bad):
+    """A NaN or infinite score is refused by its slice; no correlation of NaN is reported."""
+    rng = np.random.default_rng(0)
+    odd = np.array([1.0, 2.0, bad, 4.0])
+    for a, b in ((odd, np.arange(4.0)), (np.arange(4.0), odd)):
+        with pytest.raises(ValueError, match=r"slice 2: .*(nan|inf)"):
+            score_agreement(a, b, list("pqrs"), rng)

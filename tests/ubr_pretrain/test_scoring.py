@@ -3,8 +3,9 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from ubr_pretrain.scoring import SMOOTH_MM, TRUSTED_SD, smooth_scores
+from ubr_pretrain.scoring import SMOOTH_MM, TRUSTED_SD, read_curve, smooth_scores
 
 
 def smoothed_by_loops(scores, z_mm, scores_sd):
@@ -45,3 +46,19 @@ def test_a_slice_whose_views_disagree_gives_way_and_a_far_one_is_left_alone():
     assert trusted[6] > 0.25
     assert doubted.max() < 0.02
     assert trusted[12] < 1e-9  # alone within its reach
+
+
+@given(
+    arrays(np.float64, st.integers(1, 12), elements=st.floats(-1e30, 1e30, allow_subnormal=False)),
+    st.sampled_from([0.0, 1.0, 1e-20]),
+)
+def test_N53_a_curve_of_any_finite_scores_has_correlations_or_none(scores, shrunk):
+    """Scores that are all equal, or nearly, have no correlation: none is reported, never a NaN."""
+    curve = read_curve(scores * shrunk, 5.0 * np.arange(len(scores)))
+    said = (curve.r, curve.rank_r, curve.slope_per_mm)
+    assert said == (None, None, None) or np.isfinite(said).all()
+    if len(scores) < 3 or shrunk == 0 or np.ptp(scores) == 0:
+        assert said == (None, None, None)
+    if curve.r is not None:
+        assert -1.000001 < curve.r < 1.000001
+        assert curve.direction in ("superior_to_inferior", "inferior_to_superior", "undetermined")
