@@ -174,14 +174,16 @@ def test_short_scans_are_not_judged():
     assert codes(find_anomalies(np.zeros(1), np.zeros(1), 5.0, CALIBRATION)) == ["TOO_SHORT"]
 
 
-def test_scores_that_follow_no_position_are_out_of_range():
+def test_V69_scores_that_follow_no_position_are_out_of_range():
+    """Scores that are equal or random over a whole scan give the flag OUT_OF_RANGE alone."""
     z_mm = 5.0 * np.arange(60)
     rng = np.random.default_rng(3)
     for scores in (np.full(60, 2.0), rng.normal(0, 4, 60), score_of(20 + 0.01 * np.arange(60))):
         assert codes(find_anomalies(scores, z_mm, 5.0, CALIBRATION)) == ["OUT_OF_RANGE"]
 
 
-def test_scan_below_the_last_landmark_is_out_of_range_whatever_its_direction():
+def test_V69_scan_below_the_last_landmark_is_out_of_range_whatever_its_direction():
+    """Legs are flagged OUT_OF_RANGE with the last landmark that the scorer knows, either way up."""
     scores, z_mm = known_scan(-56, -110)
     for some in (scores, scores[::-1]):
         (anomaly,) = find_anomalies(some, z_mm, 5.0, CALIBRATION)
@@ -209,7 +211,8 @@ def test_heads_are_judged_leniently_and_their_caps_not_at_all():
     assert find_anomalies(scores, z_mm, 4.0, CALIBRATION) == ()
 
 
-def test_the_papers_rule_is_the_correlation_in_the_trunk():
+def test_V70_the_papers_rule_is_the_correlation_in_the_trunk():
+    """A correlation below 0.99 in the trunk is the flag NONLINEAR, with the correlation."""
     scores, z_mm = known_scan(99, -44, 4.0)
 
     def ruled(bend_mm):

@@ -42,12 +42,14 @@ def test_a_smallest_interval_is_kept_as_far_as_the_run_allows():
 
 
 def test_V40_exactly_m_slices_give_the_one_group_there_is():
+    """A volume of exactly m slices trains: it gives its one group, k = 1."""
     for seed in range(20):
         indices = equidistant_slices([range(5, 13)], 8, np.random.default_rng(seed))
         assert indices.tolist() == list(range(5, 13))
 
 
 def test_V39_fewer_slices_than_m_are_refused():
+    """A volume without m slices in a run draws no group: it is refused before training."""
     with pytest.raises(ValueError, match=r"E-FEW.*longest has 7"):
         equidistant_slices([range(7), range(10, 13)], 8, np.random.default_rng(0))
 

@@ -86,6 +86,7 @@ def test_a_refusal_crosses_the_process_whole(tmp_path: Path, guard: GuardedReade
 def test_V58_V59_a_crash_is_a_refusal_and_the_next_volume_is_read(
     tmp_path: Path, guard: GuardedReader, name: str, code: str
 ) -> None:
+    """E-CRASH with the signal, or E-MEMORY with the limit; the run goes on with the next volume."""
     with pytest.raises(VolumeRefused, match=code):
         guard.read(FaultyEntry(tmp_path / "bad.dcm", name, "nobody"))
     (entry,) = find_volumes([write_itk(tmp_path / "a.nii", scan())])
@@ -93,6 +94,7 @@ def test_V58_V59_a_crash_is_a_refusal_and_the_next_volume_is_read(
 
 
 def test_V67_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
+    """E-TIMEOUT with the seconds; the reading process is ended, the run goes on."""
     with GuardedReader(timeout_s=0.5) as guard:
         with pytest.raises(VolumeRefused, match=r"^E-TIMEOUT .*within 0\.5 s"):
             guard.read(FaultyEntry(tmp_path / "stalled.nii", "hang", "nobody"))

@@ -140,6 +140,7 @@ def test_pictures_that_are_no_slice(tmp_path: Path, picture: Image.Image, code: 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_V57_a_picture_that_claims_a_huge_size_is_refused_unread(tmp_path: Path, side: int) -> None:
+    """E-SIZE-LIMIT from the header of the picture, before a pixel is decoded."""
     head = header_chunk(side, side, depth=8)
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
     (tmp_path / "a.png").write_bytes(MAGIC + head + pixels + chunk(b"IEND", b""))

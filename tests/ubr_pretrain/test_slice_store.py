@@ -75,6 +75,7 @@ def test_the_voxels_beside_a_header_count_as_its_source(tmp_path):
 
 
 def test_V39_a_short_volume_is_refused_and_named(tmp_path):
+    """E-FEW with the longest run and m, in the log and the manifest; the rest is trained on."""
     data = write_tiny_cohort(tmp_path / "data", 2)
     stored, refused = build(tmp_path / "store", data, min_slices=1000)
     assert stored == []

@@ -32,6 +32,7 @@ def compressed(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("suffix", ["nii", "nii.gz", "nrrd", "nhdr", "mha", "mhd"])
 def test_V01_empty_file(tmp_path: Path, suffix: str) -> None:
+    """E-EMPTY with the file."""
     path = tmp_path / f"scan.{suffix}"
     path.touch()
     refused(path, "E-EMPTY")
@@ -41,6 +42,7 @@ def test_V01_empty_file(tmp_path: Path, suffix: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(keep=st.integers(0, 999))
 def test_V02_any_cut_of_a_plain_file_is_refused(tmp_path_factory, suffix: str, keep) -> None:
+    """A file cut at any byte is refused by a code, never read in part."""
     path = write_itk(tmp_path_factory.mktemp("cut") / f"scan.{suffix}", scan())
     whole = path.read_bytes()
     path.write_bytes(whole[: keep * len(whole) // 1000])
@@ -48,6 +50,7 @@ def test_V02_any_cut_of_a_plain_file_is_refused(tmp_path_factory, suffix: str, k
 
 
 def test_V02_truncated_nii_states_both_byte_counts(tmp_path: Path) -> None:
+    """E-TRUNC with the bytes that the header declares and those that are there."""
     path = nii(tmp_path)
     path.write_bytes(path.read_bytes()[:-40])
     refused(path, "E-TRUNC", "declares 240 bytes", "holds 200")
@@ -57,6 +60,7 @@ def test_V02_truncated_nii_states_both_byte_counts(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(keep=st.integers(0, 999))
 def test_V03_any_cut_of_a_compressed_file_is_refused(tmp_path_factory, kind: str, keep) -> None:
+    """A compressed file cut at any byte is refused: it is read to its end mark."""
     path = compressed(tmp_path_factory.mktemp("cut"), kind)
     whole = path.read_bytes()
     path.write_bytes(whole[: keep * len(whole) // 1000])
@@ -67,6 +71,7 @@ def test_V03_any_cut_of_a_compressed_file_is_refused(tmp_path_factory, kind: str
 @settings(max_examples=40, deadline=None)
 @given(where=st.integers(0, 9999), bit=st.integers(0, 7))
 def test_V04_a_flipped_bit_is_refused_or_harmless(tmp_path_factory, kind: str, where, bit) -> None:
+    """Refused, or every voxel is as before (a flip in the name or time of a gzip header)."""
     path = compressed(tmp_path_factory.mktemp("flip"), kind)
     before = read_volume(path)
     content = bytearray(path.read_bytes())
@@ -83,6 +88,7 @@ def test_V04_a_flipped_bit_is_refused_or_harmless(tmp_path_factory, kind: str, w
 
 @pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "mha"])
 def test_V04_damage_in_the_compressed_voxels_is_a_checksum_error(tmp_path: Path, kind) -> None:
+    """E-CRC: the checksum at the end is always compared."""
     path = compressed(tmp_path, kind)
     content = bytearray(path.read_bytes())
     content[-60] ^= 0x10
@@ -92,6 +98,7 @@ def test_V04_damage_in_the_compressed_voxels_is_a_checksum_error(tmp_path: Path,
 
 @pytest.mark.parametrize("lost", [1, 4, 8])
 def test_V05_a_lost_gzip_trailer_is_a_truncation(tmp_path: Path, lost: int) -> None:
+    """E-TRUNC: all voxels are there, but the end mark is lost."""
     path = compressed(tmp_path, "nii.gz")
     path.write_bytes(path.read_bytes()[:-lost])
     refused(path, "E-TRUNC", "end mark")
@@ -109,6 +116,7 @@ def test_V05_a_lost_gzip_trailer_is_a_truncation(tmp_path: Path, lost: int) -> N
     ],
 )
 def test_V06_a_file_that_is_no_volume_says_what_it_looks_like(tmp_path, content, looks) -> None:
+    """E-FORMAT with what it looks like: a web page, an LFS pointer, text, a picture, an archive."""
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(content)
     refused(path, "E-FORMAT", looks)
@@ -117,6 +125,7 @@ def test_V06_a_file_that_is_no_volume_says_what_it_looks_like(tmp_path, content,
 @pytest.mark.parametrize("name", ["plain.nii.gz", "noext", "other.mha"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_V07_content_decides_and_not_the_name(tmp_path: Path, name: str, zipped: bool) -> None:
+    """Read: the first bytes decide, whatever the name."""
     content = nii(tmp_path).read_bytes()
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if zipped else content)
@@ -138,6 +147,7 @@ def test_bytes_after_the_voxels_are_refused(tmp_path: Path, suffix: str) -> None
 
 
 def test_V57_gzip_bomb_behind_a_small_volume_is_stopped_early(tmp_path: Path) -> None:
+    """E-FORMAT as soon as the stream goes on after the voxels."""
     path = tmp_path / "bomb.nii.gz"
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     content = packer.compress(nii(tmp_path).read_bytes())
@@ -148,6 +158,7 @@ def test_V57_gzip_bomb_behind_a_small_volume_is_stopped_early(tmp_path: Path) ->
 
 
 def test_V57_the_ceiling_is_checked_before_anything_is_allocated(tmp_path: Path) -> None:
+    """E-SIZE-LIMIT with bytes and limit (4 GB unless told), before any memory is taken."""
     path = nii(tmp_path)
     refused(path, "E-SIZE-LIMIT", "240 bytes", "limit 239", max_bytes=239)
     assert read_volume(path, max_bytes=240).num_slices == 6
@@ -155,6 +166,7 @@ def test_V57_the_ceiling_is_checked_before_anything_is_allocated(tmp_path: Path)
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_V56_huge_dimensions_are_refused_before_allocation(tmp_path: Path, zipped: bool) -> None:
+    """E-TRUNC with the bytes that are declared, before any memory is taken."""
     path = nii(tmp_path, dim1=32767, dim2=32767, dim3=32767)
     if zipped:
         path = Path(f"{path}.gz")
@@ -164,6 +176,7 @@ def test_V56_huge_dimensions_are_refused_before_allocation(tmp_path: Path, zippe
 
 @pytest.mark.parametrize("name", ["folder", "fifo"])
 def test_V61_a_folder_or_pipe_with_a_file_name_is_refused_at_once(tmp_path: Path, name) -> None:
+    """A pipe is E-NOTFILE at once; a folder is searched like any other (E-NODATA if empty)."""
     path = tmp_path / "scan.nii.gz"
     path.mkdir() if name == "folder" else os.mkfifo(path)
     if name == "folder":
@@ -173,6 +186,7 @@ def test_V61_a_folder_or_pipe_with_a_file_name_is_refused_at_once(tmp_path: Path
 
 
 def test_V61_a_device_is_no_volume() -> None:
+    """E-NOTFILE, without a byte being read."""
     refused(Path("/dev/zero"), "E-NOTFILE", "a device")
 
 
@@ -187,28 +201,34 @@ def test_V61_a_device_is_no_volume() -> None:
     ],
 )
 def test_V63_any_file_name_is_read(tmp_path: Path, name: str) -> None:
+    """Read: a name is never given to a shell."""
     path = nii(tmp_path).rename(tmp_path / name)
     np.testing.assert_array_equal(read_volume(path).hu, scan())
 
 
 def test_V63_a_name_that_is_no_unicode_is_read(tmp_path: Path) -> None:
+    """Read, whatever its bytes."""
     path = nii(tmp_path).rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.nii"))
     np.testing.assert_array_equal(read_volume(path).hu, scan())
 
 
 @pytest.mark.parametrize("name", ["gone.nii", "no/such/folder.mha", "null\0.nii", "y" * 300])
 def test_V65_V66_a_path_that_cannot_be_opened_is_missing(tmp_path: Path, name: str) -> None:
+    """E-MISSING with the reason of the system."""
     assert refusal(tmp_path / name).code == "E-MISSING"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_V65_a_file_without_permission_is_missing(tmp_path: Path) -> None:
+    """E-MISSING, permission denied."""
     path = nii(tmp_path)
     path.chmod(0)
     refused(path, "E-MISSING", "Permission denied")
 
 
 def test_V66_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch) -> None:
+    """E-MISSING, changed while being read: nothing of it is used."""
+
     from ubr_pretrain import volume_file
 
     path = nii(tmp_path)

@@ -55,6 +55,7 @@ def test_S08_equal_stems_get_names_of_their_own(tmp_path: Path) -> None:
 
 
 def test_V63_a_name_is_fit_for_a_file_name(tmp_path: Path) -> None:
+    """Outputs have names of letters, digits, dots and dashes only, of at most 100 characters."""
     ct(tmp_path / "scan.nii").rename(tmp_path / "-a b\n'$(x)\u202e.nii")
     ct(tmp_path / "scan.nii").rename(tmp_path / ("y" * 240 + ".nii"))
     ct(tmp_path / "scan.nii").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.nii"))
@@ -115,6 +116,7 @@ def test_single_dicom_files_of_one_series_are_one_volume(tmp_path: Path) -> None
 def test_V01_V06_a_broken_volume_in_a_folder_is_an_entry_that_refuses(
     tmp_path: Path, name: str, content: bytes, code: str
 ) -> None:
+    """The broken file is a row with its code; the volume beside it is read."""
     (tmp_path / name).write_bytes(content)
     ct(tmp_path / "good.nii")
     broken, good = find_volumes([tmp_path])
@@ -148,6 +150,7 @@ def test_foreign_files_are_counted(tmp_path: Path) -> None:
 
 
 def test_V62_loops_and_links_show_every_real_file_once(tmp_path: Path) -> None:
+    """The search ends, and finds every real file once under its first name."""
     ct(tmp_path / "a" / "one.nii")
     os.link(tmp_path / "a" / "one.nii", tmp_path / "a" / "two.nii")
     (tmp_path / "a" / "three.nii").symlink_to("one.nii")
@@ -158,6 +161,7 @@ def test_V62_loops_and_links_show_every_real_file_once(tmp_path: Path) -> None:
 
 
 def test_V62_a_link_to_itself_or_to_nothing_is_not_lost(tmp_path: Path) -> None:
+    """E-MISSING, one row for each such link."""
     (tmp_path / "self.nii").symlink_to("self.nii")
     (tmp_path / "gone.nii").symlink_to("nothing.nii")
     for entry in find_volumes([tmp_path]):
@@ -178,6 +182,7 @@ def too_deep(tmp_path: Path, monkeypatch) -> Iterator[Path]:
 
 
 def test_V62_folders_nested_beyond_the_longest_path_end_in_a_refusal(too_deep: Path) -> None:
+    """E-MISSING, path too long, for what lies there; the rest is read."""
     ct(too_deep / "a.nii")
     good, deep = find_volumes([too_deep])
     assert good.read().num_slices == 6

@@ -26,6 +26,7 @@ def hu() -> np.ndarray:
 
 
 def test_V08_every_cut_of_a_slice_refuses_its_series(tmp_path: Path, hu) -> None:
+    """A slice cut at any byte refuses its series and is named; it is never left out."""
     path = write_series(tmp_path, hu[:2], SPACING) / "000.dcm"  # an end: its loss leaves no gap
     whole = path.read_bytes()
     for keep in range(len(whole)):
@@ -36,6 +37,7 @@ def test_V08_every_cut_of_a_slice_refuses_its_series(tmp_path: Path, hu) -> None
 
 
 def test_V08_a_truncated_slice_states_both_byte_counts(tmp_path: Path, hu) -> None:
+    """E-TRUNC with the bytes of pixels that are declared and those that are there."""
     write_series(tmp_path, hu, SPACING)
     (tmp_path / "003.dcm").write_bytes((tmp_path / "003.dcm").read_bytes()[:-20])
     refused(tmp_path, "E-TRUNC", "declares 60 bytes of pixels, holds 40", "003.dcm")
@@ -53,6 +55,7 @@ def test_V08_a_truncated_slice_states_both_byte_counts(tmp_path: Path, hu) -> No
 def test_V09_a_broken_slice_refuses_the_series_of_its_folder(
     tmp_path: Path, hu, name: str, content: bytes, code: str
 ) -> None:
+    """E-EMPTY or E-NOTDICOM for the series of that folder; another folder's series is read."""
     write_series(tmp_path / "a", hu, SPACING)
     write_series(tmp_path / "b", hu, SPACING, SeriesInstanceUID="1.2.3")
     (tmp_path / "a" / name).write_bytes(content)
@@ -64,6 +67,7 @@ def test_V09_a_broken_slice_refuses_the_series_of_its_folder(
 
 
 def test_V09_foreign_files_are_skipped_and_counted(tmp_path: Path, hu) -> None:
+    """Files of other kinds are counted by kind; the series is read."""
     write_series(tmp_path, hu, SPACING)
     (tmp_path / "notes.txt").write_text("seen by A.")
     (tmp_path / "empty").touch()
@@ -75,17 +79,20 @@ def test_V09_foreign_files_are_skipped_and_counted(tmp_path: Path, hu) -> None:
 
 
 def test_V09_broken_files_without_a_series_are_entries(tmp_path: Path) -> None:
+    """E-NOTDICOM with what the file looks like: a row of its own."""
     (tmp_path / "bad.dcm").write_text("not found")
     refused(tmp_path, "E-NOTDICOM", "looks like text")
 
 
 def test_V54_a_file_without_meta_information_is_no_dicom(tmp_path: Path, hu) -> None:
+    """E-NOTDICOM; nothing is guessed, there is no --force."""
     path = save(slice_dataset(hu[0], (0, 0, 0)), tmp_path / "a.dcm")
     path.write_bytes(path.read_bytes()[132:])
     refused(path, "E-NOTDICOM", "no DICOM")
 
 
 def test_V54_a_file_without_a_transfer_syntax_is_no_dicom(tmp_path: Path, hu) -> None:
+    """E-NOTDICOM, states no transfer syntax; nothing is guessed."""
     path = save(slice_dataset(hu[0], (0, 0, 0)), tmp_path / "a.dcm")
     content = path.read_bytes()
     at = content.index(b"\x02\x00\x10\x00UI")
@@ -103,6 +110,7 @@ def test_V54_a_file_without_a_transfer_syntax_is_no_dicom(tmp_path: Path, hu) ->
 
 @pytest.mark.parametrize("levels", [2_000, 20_000])
 def test_V59_nested_sequences_do_not_end_the_process(tmp_path: Path, hu, levels: int) -> None:
+    """E-HEADER; the process goes on."""
     path = save(slice_dataset(hu[0], (0, 0, 0)), tmp_path / "a.dcm")
     content = path.read_bytes()
     at = content.index(b"\x08\x00\x60\x00CS")
@@ -116,6 +124,8 @@ def test_V59_nested_sequences_do_not_end_the_process(tmp_path: Path, hu, levels:
 def test_V66_a_slice_that_changes_between_header_and_pixels(
     tmp_path, hu, monkeypatch, what
 ) -> None:
+    """E-MISSING with the slice: its pixels are taken only from the file that was judged."""
+
     from ubr_pretrain import dicom_series
 
     write_series(tmp_path, hu, SPACING)

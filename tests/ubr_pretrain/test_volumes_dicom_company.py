@@ -25,6 +25,7 @@ def hu() -> np.ndarray:
 
 
 def test_V16_several_series_must_be_chosen_from(tmp_path: Path, hu) -> None:
+    """Each series is a result of its own; read_volume, which gives one, offers them (E-SERIES)."""
     write_series(tmp_path, hu, SPACING)
     other = f"{SERIES_UID}.99"
     names = [f"b{n}.dcm" for n in range(4)]
@@ -37,6 +38,7 @@ def test_V16_several_series_must_be_chosen_from(tmp_path: Path, hu) -> None:
 
 
 def test_V17_two_patients_in_a_folder_are_two_subjects_and_noted(tmp_path: Path, hu) -> None:
+    """Each patient's scan is a result of its own, with a note on the folder."""
     write_series(tmp_path, hu, SPACING)
     names = [f"b{n}.dcm" for n in range(7)]
     write_series(
@@ -48,6 +50,7 @@ def test_V17_two_patients_in_a_folder_are_two_subjects_and_noted(tmp_path: Path,
 
 
 def test_V18_a_localizer_in_the_series_is_dropped_and_noted(tmp_path: Path, hu) -> None:
+    """Left out by its ImageType, with a note that counts them."""
     scout = put(
         ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
         ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
@@ -60,6 +63,7 @@ def test_V18_a_localizer_in_the_series_is_dropped_and_noted(tmp_path: Path, hu) 
 
 
 def test_V19_a_series_of_localizers_only(tmp_path: Path, hu) -> None:
+    """E-LOCALIZER where it was named; in a tree it is passed over and counted."""
     write_series(tmp_path, hu[:2], SPACING, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     refused(tmp_path, "E-LOCALIZER", "2 localizer views and no slice")
     cohort = find_volumes([tmp_path])
@@ -68,6 +72,7 @@ def test_V19_a_series_of_localizers_only(tmp_path: Path, hu) -> None:
 
 
 def test_V68_other_modalities_are_passed_over_in_a_tree_but_not_where_named(tmp_path, hu) -> None:
+    """Passed over and counted in a tree; E-MODALITY where the file was named."""
     write_series(tmp_path / "ct", hu, SPACING)
     write_series(tmp_path / "mr", hu, SPACING, Modality="MR", SeriesInstanceUID="1.2.3")
     cohort = find_volumes([tmp_path])
@@ -79,6 +84,7 @@ def test_V68_other_modalities_are_passed_over_in_a_tree_but_not_where_named(tmp_
 
 
 def test_V13_repeated_slices_are_dropped_and_noted(tmp_path: Path, hu) -> None:
+    """One is kept, with a note that counts the others."""
     write_series(tmp_path, hu, SPACING)
     (tmp_path / "copy.dcm").write_bytes((tmp_path / "002.dcm").read_bytes())
     volume = read_volume(tmp_path)
@@ -87,6 +93,7 @@ def test_V13_repeated_slices_are_dropped_and_noted(tmp_path: Path, hu) -> None:
 
 
 def test_V14_two_pictures_at_one_position(tmp_path: Path, hu) -> None:
+    """E-DUP with both files and their place."""
     write_series(tmp_path, hu, SPACING)
     save(slice_dataset(hu[2] + 1, (-10, -20, 90.0), (0.75, 0.5)), tmp_path / "rival.dcm")
     refused(tmp_path, "E-DUP", "002.dcm", "rival.dcm", "90.0")
@@ -96,6 +103,7 @@ def test_V14_two_pictures_at_one_position(tmp_path: Path, hu) -> None:
     "keyword", ["TemporalPositionIdentifier", "AcquisitionNumber", "AcquisitionTime"]
 )
 def test_V15_phases_of_one_series_are_volumes_of_their_own(tmp_path: Path, hu, keyword) -> None:
+    """Each phase is a result of its own, told apart by time or number of the acquisition."""
     values = ("101500", "094500") if keyword == "AcquisitionTime" else (10, 9)
     for phase, value in zip("ab", values, strict=True):
         write_series(
@@ -114,6 +122,7 @@ def test_V15_phases_of_one_series_are_volumes_of_their_own(tmp_path: Path, hu, k
 
 
 def test_V15_phases_that_nothing_tells_apart_are_refused(tmp_path: Path, hu) -> None:
+    """E-4D with how many pictures there are of each slice."""
     for phase in (0, 1):
         names = [f"{phase}{n}.dcm" for n in range(7)]
         write_series(tmp_path, hu + phase, SPACING, names=names)

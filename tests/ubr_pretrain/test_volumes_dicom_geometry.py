@@ -33,6 +33,7 @@ def hu() -> np.ndarray:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), reverse=st.booleans())
 def test_V26_file_names_and_instance_numbers_do_not_matter(tmp_path_factory, seed, reverse) -> None:
+    """The same volume: slices are ordered by their positions alone."""
     hu, folder = scan(SHAPE), tmp_path_factory.mktemp("series")
     names = [f"{n:02d}.dcm" for n in range(len(hu))]
     random.Random(seed).shuffle(names)
@@ -44,6 +45,7 @@ def test_V26_file_names_and_instance_numbers_do_not_matter(tmp_path_factory, see
 
 
 def test_V26_feet_first_and_negative_positions_are_the_same_scan(tmp_path: Path, hu) -> None:
+    """The same volume, with a note on the patient's position."""
     high = read_volume(write_series(tmp_path / "high", hu, SPACING, top_mm=900))
     low = read_volume(
         write_series(tmp_path / "low", hu, SPACING, top_mm=-900, PatientPosition="FFS")
@@ -60,6 +62,7 @@ def test_a_single_file_is_a_single_slice(tmp_path: Path, hu) -> None:
 
 
 def test_V36_a_single_slice_without_a_thickness_needs_a_spacing(tmp_path: Path, hu) -> None:
+    """Read with its thickness as the step; without one, E-SPACING says what to give."""
     write_series(tmp_path, hu[:1], SPACING, SliceThickness=None)
     refused(tmp_path, "E-SPACING", "without a thickness")
     assert read_volume(tmp_path, spacing_mm_zyx=(3, 1, 1)).spacing_mm_zyx == (3.0, 0.75, 0.5)
@@ -75,6 +78,7 @@ def test_a_single_coronal_slice_is_no_axial_volume(tmp_path: Path, hu) -> None:
 
 @pytest.mark.parametrize(("thick_mm", "read"), [(2.0, True), (5.0, False)])
 def test_V22_coronal_series(tmp_path: Path, hu, thick_mm: float, read: bool) -> None:
+    """Turned to axial slices where these are less than 3 mm apart, else E-NONAXIAL."""
     for y in range(hu.shape[1]):  # rows of a coronal slice run from head to feet
         ds = slice_dataset(
             hu[:, y], (0, y * thick_mm, 0), (0.75, 0.5), (1, 0, 0, 0, 0, -1), number=y + 1
@@ -108,6 +112,7 @@ def tilted(folder: Path, hu: np.ndarray, degrees: float) -> Path:
 def test_V24_a_tilted_gantry_is_read_at_slice_normal_distances_within_the_limit(
     tmp_path, hu
 ) -> None:
+    """Training: E-TILT above 5 degrees; scoring: read at slice-normal distances, with a note."""
     folder = tilted(tmp_path, hu, -18.5)
     refused(folder, "E-TILT", "18.5 degrees, limit 5")
     volume = read_volume(folder, max_tilt_deg=30)
@@ -118,10 +123,12 @@ def test_V24_a_tilted_gantry_is_read_at_slice_normal_distances_within_the_limit(
 
 
 def test_V24_a_slight_tilt_is_noted(tmp_path: Path, hu) -> None:
+    """Read, with the degrees in a note."""
     assert any("tilted by 3.0" in note for note in read_volume(tilted(tmp_path, hu, 3)).notes)
 
 
 def test_V23_an_oblique_series_is_refused(tmp_path: Path, hu) -> None:
+    """E-OBLIQUE with the degrees; read where a larger limit is given."""
     lean = np.radians(30)
     orientation = (1, 0, 0, 0, np.cos(lean), np.sin(lean))
     for k, one in enumerate(hu):
@@ -132,6 +139,7 @@ def test_V23_an_oblique_series_is_refused(tmp_path: Path, hu) -> None:
 
 
 def test_V11_missing_slices_are_listed_or_kept_as_gaps(tmp_path: Path, hu) -> None:
+    """E-GAP with the gap and its z; where gaps are allowed, every slice keeps its true place."""
     write_series(tmp_path, hu, SPACING, top_mm=100)
     (tmp_path / "002.dcm").unlink()
     refused(tmp_path, "E-GAP", "5.00 mm apart, but 10.00 mm at z = 85.00", "allow_gaps")
@@ -142,12 +150,14 @@ def test_V11_missing_slices_are_listed_or_kept_as_gaps(tmp_path: Path, hu) -> No
 
 
 def test_V12_slices_missing_at_an_end_leave_a_shorter_scan(tmp_path: Path, hu) -> None:
+    """Read: nothing tells such a scan from a shorter one."""
     write_series(tmp_path, hu, SPACING)
     (tmp_path / "000.dcm").unlink()
     np.testing.assert_array_equal(read_volume(tmp_path).hu, hu[1:])
 
 
 def test_V25_uneven_spacing_is_a_gap_or_true_positions(tmp_path: Path, hu) -> None:
+    """Training: E-GAP with the steps; scoring: every slice at its true place."""
     places = [100.0, 98.92, 92.0, 85.0, 78.0, 71.0, 64.0]
     change = {k: put(ImagePositionPatient=[0, 0, z]) for k, z in enumerate(places)}
     write_series(tmp_path, hu, SPACING, change=change)
@@ -201,6 +211,7 @@ def test_slices_shifted_sideways_are_noted(tmp_path: Path, hu) -> None:
 def test_V21_V31_V32_V37_V41_V43_V56_V68_a_slice_that_cannot_be_trusted_refuses_its_series(
     tmp_path: Path, hu, elements, code: str, word: str, which: str
 ) -> None:
+    """The series is refused by the code of its fault, with the file and the value."""
     change = put(**elements) if which == "all" else {4: put(**elements)}
     write_series(tmp_path, hu, SPACING, change=change)
     fault = refused(tmp_path, code, word)
@@ -209,18 +220,21 @@ def test_V21_V31_V32_V37_V41_V43_V56_V68_a_slice_that_cannot_be_trusted_refuses_
 
 
 def test_V20_one_slice_of_another_size(tmp_path: Path, hu) -> None:
+    """E-SIZE with the file, its size and the others'."""
     small = put(Rows=3, PixelData=bytes(30))
     fault = refused(write_series(tmp_path, hu, SPACING, change={1: small}), "E-SIZE", "(3, 5)")
     assert fault.path.endswith("001.dcm")
 
 
 def test_V21_one_slice_of_another_orientation(tmp_path: Path, hu) -> None:
+    """E-ORIENT with the file, its direction and the others'."""
     lean = put(ImageOrientationPatient=[1, 0, 0, 0, 0.996, 0.0893])
     fault = refused(write_series(tmp_path, hu, SPACING, change={0: lean}), "E-ORIENT", "0.996")
     assert fault.path.endswith("000.dcm")
 
 
 def test_V32_one_slice_of_another_pixel_spacing(tmp_path: Path, hu) -> None:
+    """E-SPACING with the file, its pixels and the others'."""
     wide = put(PixelSpacing=[0.75, 0.6])
     fault = refused(write_series(tmp_path, hu, SPACING, change={6: wide}), "E-SPACING", "0.6")
     assert fault.path.endswith("006.dcm")
@@ -228,6 +242,7 @@ def test_V32_one_slice_of_another_pixel_spacing(tmp_path: Path, hu) -> None:
 
 @pytest.mark.parametrize("element", [{"RescaleIntercept": 0}, {"RescaleSlope": 0.5}])
 def test_V41_one_slice_of_another_rescale(tmp_path: Path, hu, element) -> None:
+    """E-RESCALE with the file, its slope and intercept and the others'."""
     fault = refused(write_series(tmp_path, hu, SPACING, change={5: put(**element)}), "E-RESCALE")
     assert fault.path.endswith("005.dcm")
 

@@ -44,6 +44,7 @@ def hu() -> np.ndarray:
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_V50_other_byte_orders_are_read_equal(tmp_path: Path, hu, syntax) -> None:
+    """Read, equal voxel by voxel."""
     little = syntax == ImplicitVRLittleEndian
     for k, one in enumerate(hu):
         ds = slice_dataset(one, (0, 0, -5.0 * k))
@@ -67,6 +68,7 @@ def compress(ds: FileDataset, syntax: str) -> FileDataset:
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_V51_lossless_compression_is_bit_equal(tmp_path: Path, syntax) -> None:
+    """Read, equal voxel by voxel."""
     hu = scan((3, 32, 32))
     for k, one in enumerate(hu):
         save(compress(slice_dataset(one, (0, 0, -5.0 * k)), syntax), tmp_path / f"{k}.dcm")
@@ -74,12 +76,14 @@ def test_V51_lossless_compression_is_bit_equal(tmp_path: Path, syntax) -> None:
 
 
 def test_V52_lossy_compression_is_noted(tmp_path: Path, hu) -> None:
+    """Read, with a note on the loss."""
     volume = read_volume(write_series(tmp_path, hu, SPACING, LossyImageCompression="01"))
     assert "pixels were compressed with loss" in volume.notes
 
 
 @pytest.mark.parametrize("syntax", [MPEG2MPML, "1.2.826.0.1.3680043.8.498.77"])
 def test_V53_a_syntax_that_is_not_decoded_is_named(tmp_path: Path, syntax: str) -> None:
+    """E-CODEC with the UID of the transfer syntax."""
     path = save(
         compress(slice_dataset(scan((1, 32, 32))[0], (0, 0, 0)), RLELossless), tmp_path / "a.dcm"
     )
@@ -95,6 +99,7 @@ def test_V53_a_syntax_that_is_not_decoded_is_named(tmp_path: Path, syntax: str) 
 
 
 def test_V53_damaged_htj2k_is_a_codec_fault(tmp_path: Path) -> None:
+    """E-CODEC with the name of the compression."""
     ds = compress(slice_dataset(scan((1, 32, 32))[0], (0, 0, 0)), RLELossless)
     ds.file_meta.TransferSyntaxUID = HTJ2KLossless
     refused(save(ds, tmp_path / "a.dcm"), "E-CODEC", "High-Throughput")
@@ -104,6 +109,7 @@ def test_V53_damaged_htj2k_is_a_codec_fault(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(keep=st.integers(0, 999))
 def test_V08_V60_any_cut_of_a_compressed_slice_is_refused(tmp_path_factory, syntax, keep) -> None:
+    """A compressed slice cut at any byte is refused."""
     path = tmp_path_factory.mktemp("cut") / "a.dcm"
     save(compress(slice_dataset(scan((1, 32, 32))[0], (0, 0, 0)), syntax), path)
     whole = path.read_bytes()
@@ -113,6 +119,7 @@ def test_V08_V60_any_cut_of_a_compressed_slice_is_refused(tmp_path_factory, synt
 
 
 def test_V60_a_truncated_codestream_is_a_codec_fault(tmp_path: Path) -> None:
+    """E-CODEC with the name of the compression: half a picture is none."""
     ds = compress(slice_dataset(scan((1, 32, 32))[0], (0, 0, 0)), JPEG2000Lossless)
     stream = get_frame(ds.PixelData, 0, number_of_frames=1)
     ds.PixelData = encapsulate([stream[: len(stream) // 2]])
@@ -120,6 +127,7 @@ def test_V60_a_truncated_codestream_is_a_codec_fault(tmp_path: Path) -> None:
 
 
 def test_V55_a_deflated_slice_is_read_under_the_ceiling(tmp_path: Path, hu) -> None:
+    """Read, equal voxel by voxel; E-SIZE-LIMIT beyond the ceiling."""
     for k, one in enumerate(hu):
         ds = slice_dataset(one, (0, 0, -5.0 * k))
         ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -129,6 +137,8 @@ def test_V55_a_deflated_slice_is_read_under_the_ceiling(tmp_path: Path, hu) -> N
 
 
 def test_V57_a_deflate_bomb_in_dicom_is_stopped_at_the_ceiling(tmp_path: Path, hu) -> None:
+    """E-SIZE-LIMIT, stopped while it inflates."""
+
     from ubr_pretrain.dicom_header import read_dicom_header
 
     ds = slice_dataset(hu[0], (0, 0, 0))
@@ -145,18 +155,21 @@ def test_V57_a_deflate_bomb_in_dicom_is_stopped_at_the_ceiling(tmp_path: Path, h
 
 
 def test_V56_a_compressed_slice_of_absurd_size_is_refused_before_decoding(tmp_path: Path) -> None:
+    """E-SIZE-LIMIT: no side of a slice is longer than 4096 pixels."""
     ds = compress(slice_dataset(scan((1, 32, 32))[0], (0, 0, 0)), RLELossless)
     ds.Rows = ds.Columns = 65535
     refused(save(ds, tmp_path / "a.dcm"), "E-SIZE-LIMIT", "65535 x 65535 pixels, limit 4096")
 
 
 def test_V56_the_whole_series_has_a_ceiling(tmp_path: Path, hu) -> None:
+    """E-SIZE-LIMIT with the bytes of the whole series, before a slice is decoded."""
     write_series(tmp_path, hu, SPACING)
     refused(tmp_path, "E-SIZE-LIMIT", "420 bytes of HU, limit 419", max_bytes=419)
 
 
 @pytest.mark.parametrize("padding_hu", [-2000, -3024])
 def test_V44_padding_below_air_becomes_air(tmp_path: Path, hu, padding_hu: int) -> None:
+    """Padding becomes -1024 HU, air; all else stays."""
     padded = hu.copy()
     padded[:, 0] = padding_hu
     volume = read_volume(
@@ -167,6 +180,7 @@ def test_V44_padding_below_air_becomes_air(tmp_path: Path, hu, padding_hu: int) 
 
 
 def test_V44_padding_at_the_top_of_the_scale_becomes_air(tmp_path: Path, hu) -> None:
+    """Padding above every HU becomes -1024 HU, air; all else stays."""
     raw = (hu.astype(np.int32) + 1024).astype(np.uint16)
     raw[:, 0] = 63536
     change = {
@@ -179,6 +193,8 @@ def test_V44_padding_at_the_top_of_the_scale_becomes_air(tmp_path: Path, hu) -> 
 
 
 def test_V45_a_modality_lut_is_refused(tmp_path: Path, hu) -> None:
+    """E-RESCALE: a look-up table is not applied."""
+
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
 
@@ -189,6 +205,7 @@ def test_V45_a_modality_lut_is_refused(tmp_path: Path, hu) -> None:
 
 
 def test_V46_an_enhanced_ct_uses_its_functional_groups(tmp_path: Path, hu) -> None:
+    """Read, with positions and rescale of every frame from its functional groups."""
     path = save(enhanced_dataset(hu, SPACING), tmp_path / "enhanced.dcm")
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.hu, hu)
@@ -196,11 +213,13 @@ def test_V46_an_enhanced_ct_uses_its_functional_groups(tmp_path: Path, hu) -> No
 
 
 def test_V46_an_enhanced_ct_without_a_rescale_is_not_hu(tmp_path: Path, hu) -> None:
+    """E-NOHU: stored numbers are never taken for HU."""
     ds = enhanced_dataset(hu, SPACING, with_rescale=False)
     refused(save(ds, tmp_path / "enhanced.dcm"), "E-NOHU", "no rescale")
 
 
 def test_V46_a_plain_multi_frame_file_has_no_geometry(tmp_path: Path, hu) -> None:
+    """E-GEOM: frames without positions have no order."""
     ds = slice_dataset(hu[0], (0, 0, 0), NumberOfFrames=7, PixelData=bytes(420))
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
         delattr(ds, keyword)

@@ -42,6 +42,7 @@ from ubr_pretrain.volumes import read_volume
     ],
 )
 def test_V32_V34_V38_V56_impossible_nrrd_headers(tmp_path: Path, lines, code, word) -> None:
+    """E-GEOM, E-SPACING, E-HEADER, E-TRUNC or E-CODEC with the value."""
     refused(with_lines(write_itk(tmp_path / "n.nrrd", scan()), **lines), code, word)
 
 
@@ -67,6 +68,7 @@ def test_V32_V34_V38_V56_impossible_nrrd_headers(tmp_path: Path, lines, code, wo
     ],
 )
 def test_V32_V34_V38_V56_impossible_metaimage_headers(tmp_path: Path, lines, code, word) -> None:
+    """E-SPACING, E-GEOM, E-TRUNC, E-HEADER or E-CODEC with the value."""
     refused(with_lines(write_itk(tmp_path / "m.mha", scan()), **lines), code, word)
 
 
@@ -104,6 +106,7 @@ def test_nrrd_fields_that_would_change_the_voxels_are_refused(tmp_path, line, co
 
 
 def test_V30_V32_what_the_caller_knows_completes_a_bare_nrrd(tmp_path: Path) -> None:
+    """E-GEOM, then E-SPACING, until the caller states orientation and spacing."""
     path = with_lines(write_itk(tmp_path / "n.nrrd", scan()), space_directions=None, space=None)
     refused(path, "E-GEOM", "orientation")
     refused(path, "E-SPACING", "spacing_mm_zyx", orientation="LPI")
@@ -143,6 +146,7 @@ def test_a_detached_data_file_is_read(tmp_path: Path, suffix: str, compress: boo
     "name", ["/etc/passwd", "../other.raw", "sub/x.raw", "LIST", "%03d.raw", ".."]
 )
 def test_V64_a_data_file_elsewhere_is_not_read(tmp_path: Path, suffix: str, name: str) -> None:
+    """E-UNSAFE with the name: voxels come from the folder of their header, from one file."""
     key = {"nhdr": "data_file", "mhd": "ElementDataFile"}[suffix]
     path = with_lines(write_itk(tmp_path / f"scan.{suffix}", scan()), **{key: name})
     refused(path, "E-UNSAFE", repr(name), "same folder")
@@ -150,6 +154,7 @@ def test_V64_a_data_file_elsewhere_is_not_read(tmp_path: Path, suffix: str, name
 
 @pytest.mark.parametrize("suffix", ["nhdr", "mhd"])
 def test_V64_a_link_does_not_lead_out_of_the_folder(tmp_path: Path, suffix: str) -> None:
+    """E-UNSAFE: a link that leads out of the folder is not followed."""
     (tmp_path / "inside").mkdir()
     path = write_itk(tmp_path / "inside" / f"scan.{suffix}", scan())
     data = next(file for file in path.parent.iterdir() if file != path)
@@ -160,6 +165,7 @@ def test_V64_a_link_does_not_lead_out_of_the_folder(tmp_path: Path, suffix: str)
 
 @pytest.mark.parametrize("suffix", ["nhdr", "mhd"])
 def test_V66_a_missing_data_file_is_named(tmp_path: Path, suffix: str) -> None:
+    """E-MISSING with the file of the voxels."""
     path = write_itk(tmp_path / f"scan.{suffix}", scan())
     data = next(file for file in path.parent.iterdir() if file != path)
     data.unlink()

@@ -26,6 +26,7 @@ INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 @pytest.mark.parametrize("dtype", [*INTEGERS, "f4", "f8"])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_V49_V50_every_voxel_type_and_byte_order_is_read_exactly(tmp_path, dtype, order) -> None:
+    """Every voxel type in both byte orders is read exactly."""
     limits = np.iinfo(dtype) if dtype in INTEGERS else np.iinfo("i2")
     hu = scan().clip(max(limits.min, -1000), min(limits.max, 1500))
     image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([-0.5, -0.75, -5.0, 1]))
@@ -42,6 +43,7 @@ def test_V49_V50_every_voxel_type_and_byte_order_is_read_exactly(tmp_path, dtype
 def test_V49_every_voxel_type_of_nrrd_and_metaimage_is_read_exactly(
     tmp_path, suffix, dtype
 ) -> None:
+    """Every voxel type is read exactly."""
     limits = np.iinfo(dtype) if dtype in INTEGERS else np.iinfo("i2")
     hu = scan().clip(max(limits.min, -1000), min(limits.max, 1500))
     path = write_itk(tmp_path / f"t.{suffix}", hu.astype(dtype))
@@ -53,6 +55,7 @@ def test_V49_every_voxel_type_of_nrrd_and_metaimage_is_read_exactly(
 )
 @pytest.mark.parametrize("dtype", ["i2", "f4"])
 def test_V41_slope_and_intercept_of_a_nifti_are_applied(tmp_path, slope, intercept, dtype) -> None:
+    """Slope and intercept are applied, the result rounded to whole HU."""
     path = write_nibabel(tmp_path / "s.nii", scan().astype(dtype))
     volume = read_volume(patched(path, scl_slope=slope, scl_inter=intercept))
     expected = np.rint(scan().astype(np.float64) * slope + intercept)
@@ -61,12 +64,14 @@ def test_V41_slope_and_intercept_of_a_nifti_are_applied(tmp_path, slope, interce
 
 @pytest.mark.parametrize(("slope", "noted"), [(0.0, False), (NAN, True), (INF, True)])
 def test_V41_a_slope_that_is_none_leaves_the_numbers(tmp_path: Path, slope, noted) -> None:
+    """A NIfTI slope of 0 means none; nan and inf are noted; the numbers stay as stored."""
     volume = read_volume(nii(tmp_path, scl_slope=slope, scl_inter=7.0))
     np.testing.assert_array_equal(volume.hu, scan())
     assert any("scl_slope" in note for note in volume.notes) == noted
 
 
 def test_V44_padding_below_air_is_clipped_and_noted(tmp_path: Path) -> None:
+    """Clipped to -1024 HU, with a note."""
     hu = scan()
     hu[0, 0] = -3024
     volume = read_volume(write_itk(tmp_path / "p.nii", hu))
@@ -75,6 +80,7 @@ def test_V44_padding_below_air_is_clipped_and_noted(tmp_path: Path) -> None:
 
 
 def test_V47_voxels_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
+    """E-NAN with how many there are."""
     hu = scan().astype(np.float32)
     hu[0, 0, 0], hu[3, 1, 1:3] = NAN, INF
     refused(write_itk(tmp_path / "n.nii.gz", hu), "E-NAN", "3 voxels")
@@ -82,6 +88,7 @@ def test_V47_voxels_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["i4", "f8"])
 def test_V49_numbers_beyond_any_hu_are_refused(tmp_path: Path, dtype: str) -> None:
+    """E-NOHU with the number."""
     hu = scan().astype(dtype)
     hu[2, 2, 2] = 40000
     refused(write_itk(tmp_path / "n.nrrd", hu), "E-NOHU", "40000")
@@ -110,6 +117,7 @@ def body() -> np.ndarray:
     ids=["hu", "plus1024", "minus1024", "uint8", "minus1to1", "0to1", "constant"],
 )
 def test_V42_V48_V71_numbers_that_are_no_hu_are_noticed(tmp_path: Path, change, word) -> None:
+    """Scoring notes why they are no HU; training refuses by E-NOHU."""
     volume = read_volume(write_itk(tmp_path / "b.nii", change(body()).astype(np.float32)))
     doubt = looks_like_hu(volume)
     assert doubt is None if word is None else word in doubt
@@ -117,6 +125,7 @@ def test_V42_V48_V71_numbers_that_are_no_hu_are_noticed(tmp_path: Path, change, 
 
 
 def test_V33_unusual_pixels_are_noted(tmp_path: Path) -> None:
+    """Read, with a note where pixels are not square or outside 0.3 to 2 mm."""
     for spacing, noted in (((5, 0.7, 0.7), False), ((5, 0.7, 0.9), True), ((5, 2.5, 2.5), True)):
         volume = read_volume(write_itk(tmp_path / "p.nii", scan(), spacing=spacing))
         assert any("unusual pixels" in note for note in volume.notes) == noted

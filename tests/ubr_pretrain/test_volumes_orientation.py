@@ -50,6 +50,7 @@ def turned(axes: np.ndarray, about: tuple[float, float, float], degrees: float) 
 def test_V26_V28_all_48_ways_to_store_a_scan_give_the_same_volume(
     tmp_path: Path, suffix: str
 ) -> None:
+    """The same volume from all 48 axis orders and directions, in every format."""
     hu = scan()
     for number, (order, flips) in enumerate(VARIANTS):
         stored, axes, spacing = stored_form(hu, order, flips, SPACING)
@@ -60,6 +61,7 @@ def test_V26_V28_all_48_ways_to_store_a_scan_give_the_same_volume(
 def test_V26_V28_all_48_ways_to_store_a_scan_agree_when_nibabel_writes_them(
     tmp_path: Path,
 ) -> None:
+    """The same volume from all 48, by sform and by qform."""
     hu = scan()
     for number, (order, flips) in enumerate(VARIANTS):
         stored, axes, spacing = stored_form(hu, order, flips, SPACING)
@@ -84,6 +86,7 @@ def test_V26_V28_all_48_ways_to_store_a_scan_agree_when_nibabel_writes_them(
 def test_V26_slightly_oblique_scans_of_any_shape_come_out_in_body_order(
     tmp_path_factory, variant, shape, spacing, about, degrees, suffix
 ) -> None:
+    """The same volume from every axis order of a scan up to 9 degrees oblique."""
     hu = scan(shape)
     stored, axes, stored_spacing = stored_form(hu, *variant, spacing)
     path = tmp_path_factory.mktemp("oblique") / f"scan{suffix}"
@@ -105,6 +108,7 @@ def test_voxels_lie_where_simpleitk_puts_them(tmp_path: Path) -> None:
 
 
 def test_V27_prone_and_decubitus_patients_face_up_again(tmp_path: Path) -> None:
+    """The same volume as supine, with a note on the turn."""
     hu = scan((4, 6, 6))
     upright = read_volume(write_series(tmp_path / "supine", hu, (5.0, 0.75, 0.75)))
     for name, quarter_turns in (("prone", 2), ("decubitus", 1)):
@@ -128,6 +132,7 @@ def test_V27_prone_and_decubitus_patients_face_up_again(tmp_path: Path) -> None:
 
 
 def test_V27_a_patient_turned_in_the_slice_plane_keeps_the_order_and_is_noted(tmp_path) -> None:
+    """The slices stay in order; the degrees are in a note."""
     axes = turned(BODY_AXES_LPS, (0, 0, 1), 30)
     volume = read_volume(write_itk(tmp_path / "turned.nii", scan(), axes))
     np.testing.assert_array_equal(volume.hu, scan())
@@ -138,6 +143,7 @@ def test_V27_a_patient_turned_in_the_slice_plane_keeps_the_order_and_is_noted(tm
     ("degrees", "limit", "read"), [(9, 10, True), (30, 10, False), (30, 40, True)]
 )
 def test_V23_oblique_slices_are_refused_beyond_the_limit(tmp_path, degrees, limit, read) -> None:
+    """E-OBLIQUE beyond 10 degrees or the limit given; below it the degrees are in a note."""
     path = write_itk(tmp_path / "o.mha", scan(), turned(BODY_AXES_LPS, (1, 0, 0), degrees))
     if read:
         volume = read_volume(path, max_oblique_deg=limit)
@@ -152,6 +158,7 @@ def test_V23_oblique_slices_are_refused_beyond_the_limit(tmp_path, degrees, limi
 def test_V22_coronal_and_sagittal_scans_become_axial_only_when_thin(
     tmp_path: Path, name: str, thick_mm: float, read: bool
 ) -> None:
+    """Turned to axial slices where these are less than 3 mm apart, else E-NONAXIAL."""
     spacing = {"coronal": (0.75, thick_mm, 0.75), "sagittal": (0.75, 0.75, thick_mm)}[name]
     order = {"coronal": (1, 0, 2), "sagittal": (2, 0, 1)}[name]
     hu = scan()
@@ -168,6 +175,7 @@ def test_V22_coronal_and_sagittal_scans_become_axial_only_when_thin(
 
 
 def test_V28_thick_axial_slices_may_be_stored_along_any_axis(tmp_path: Path) -> None:
+    """The same volume: storage is told from acquisition."""
     hu, spacing = scan(), (5.0, 3.9, 3.9)
     for number, (order, flips) in enumerate(VARIANTS):
         stored, axes, stored_spacing = stored_form(hu, order, flips, spacing)
