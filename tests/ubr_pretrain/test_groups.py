@@ -93,3 +93,48 @@ def test_volumes_of_a_batch_differ_and_weights_are_their_frequencies():
 def test_a_volume_without_a_long_run_is_refused_at_once():
     with pytest.raises(ValueError, match="volume 1: no run of 8"):
         GroupSampler([[range(8)], [range(5), range(9, 14)]], 2, 8, seed=0)
+
+
+def test_a_run_is_drawn_in_proportion_to_its_slices():
+    rng = np.random.default_rng(2)
+    starts = [equidistant_slices([range(30), range(50, 60)], 10, rng)[0] for _ in range(2000)]
+    assert np.mean([s < 30 for s in starts]) == pytest.approx(0.75, abs=0.03)
+
+
+def test_as_many_groups_as_volumes_are_one_of_each_and_more_repeat_some():
+    runs = [[range(9)]] * 3
+    for iteration in range(10):
+        assert sorted(v for v, _ in GroupSampler(runs, 3, 8, seed=1).draw(iteration)) == [0, 1, 2]
+    more = GroupSampler(runs, 50, 8, seed=1, weights=[1.0, 0.0, 1.0]).draw(0)
+    assert {volume for volume, _ in more} == {0, 2}
+
+
+def test_rule_and_smallest_interval_reach_the_groups_of_their_volumes():
+    sampler = GroupSampler([[range(100)]] * 2, 2, 8, 0, "ends", min_k=[1, 14])
+    draws = [group for i in range(300) for group in sampler.draw(i)]
+    assert {int(np.diff(s)[0]) for v, s in draws if v == 1} == {14}
+    starts = [s[0] for v, s in draws if v == 1]  # 0 and 1 are left of 100 - 7 * 14
+    assert set(starts) == {0, 1}
+    ends = GroupSampler([[range(100)]], 1, 51, 0, "ends")
+    first = np.mean([ends.draw(i)[0][1][0] < 5 for i in range(1000)])
+    assert first == pytest.approx(0.28, abs=0.04)  # uniform: 0.1
+
+
+def test_the_groups_of_a_seed_are_what_they_always_were():
+    """A run that is reproduced draws what it drew: another version may not change these."""
+    runs = [[range(40)], [range(12), range(20, 60)], [range(30)]]
+    for rule, drawn in (
+        ("uniform", [(2, [4, 6, 8, 10, 12]), (1, [23, 30, 37, 44, 51])]),
+        ("ends", [(2, [1, 3, 5, 7, 9]), (1, [20, 27, 34, 41, 48])]),
+    ):
+        groups = GroupSampler(runs, 2, 5, 7, rule).draw(3)
+        assert [(volume, slices.tolist()) for volume, slices in groups] == drawn
+
+
+def test_no_volumes_are_no_training():
+    with pytest.raises(ValueError, match="no volume to draw groups from"):
+        GroupSampler([], 2, 8, seed=0)
+    with pytest.raises(ValueError, match=r"E-FEW.*longest has 0"):
+        equidistant_slices([], 8, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="volume 0: no run of 8"):
+        GroupSampler([[]], 2, 8, seed=0)
