@@ -181,7 +181,7 @@ def read_detector(path: Path, engine: Engine | None = None) -> TrainedDetector:
     def trunk() -> Trunk:
         return Trunk("vgg16", said.width, stride=config.stride)
 
-    def network() -> LesionDetector:  # of either engine: the tensors are the same
+    def network() -> Detector:  # the tensors do not depend on the engine
         return Detector(trunk(), said.input_spec, config, head_seed=None)
 
     try:

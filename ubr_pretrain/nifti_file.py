@@ -97,7 +97,10 @@ def write_image(image: sitk.Image, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except RuntimeError as error:
-        raise OSError(f"{path}: {str(error).strip().splitlines()[-1]}") from error
+        said = str(error).strip().splitlines()[-1]
+        raise OSError(
+            f"{path}: what was written does not read back (disk full?): {said}"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
