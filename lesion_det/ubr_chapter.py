@@ -16,6 +16,12 @@ from ubr_pretrain.journal import read_metrics
 MAX_CURVES = 6
 """Score curves embedded; the others are counted."""
 
+MAX_VOLUMES = 200
+"""Rows of scored volumes, the doubtful ones first of all; a page of thousands does not scroll."""
+
+SHOWN = ("volume", "num_slices", "r", "rank_r", "direction", "code", "cause")
+"""Of a record; its slices are many."""
+
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
@@ -35,7 +41,9 @@ class UbrChapter:
         pictures: given by the user, phantom contact sheets for instance.
         facts: numbers of the run, in words.
         training_svg: loss and held-out rank correlation.
-        scores: one record a volume of ``scores.json``.
+        scores: what is shown of the volumes of ``scores.json``, in its order: where there are many,
+            those that were refused and those whose scores follow their place least.
+        num_scored: how many there were.
         curves: score curves beside their volumes.
         num_curves: how many there were.
     """
@@ -44,6 +52,7 @@ class UbrChapter:
     facts: tuple[str, ...] = ()
     training_svg: str = ""
     scores: tuple[Mapping[str, Any], ...] = ()
+    num_scored: int = 0
     curves: tuple[EmbeddedImage, ...] = ()
     num_curves: int = 0
 
@@ -81,10 +90,19 @@ def read_ubr_chapter(
         pictures=tuple(embed_image(picture) for picture in pictures),
         facts=facts,
         training_svg=draw_ubr_training(records) if records else "",
-        scores=tuple(volumes),
+        scores=_most_doubtful(volumes),
+        num_scored=len(volumes),
         curves=tuple(embed_image(curve) for curve in curves[:MAX_CURVES]),
         num_curves=len(curves),
     )
+
+
+def _most_doubtful(volumes: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return what is shown of at most ``MAX_VOLUMES`` volumes, in their order."""
+    rank_r = [v.get("rank_r") or 0.0 for v in volumes]
+    chosen = sorted(range(len(volumes)), key=lambda i: ("code" not in volumes[i], rank_r[i]))
+    shown = [volumes[i] for i in sorted(chosen[:MAX_VOLUMES])]
+    return tuple({name: v[name] for name in SHOWN if name in v} for v in shown)
 
 
 def embed_image(path: Path) -> EmbeddedImage:

@@ -64,6 +64,31 @@ def test_chapter_on_the_regressor_shows_its_run_scores_and_pictures(tmp_path: Pa
     assert "<b>volume" not in html
 
 
+def test_N79_a_report_shows_the_doubtful_ones_of_thousands_of_volumes(tmp_path: Path) -> None:
+    """A report over thousands of scored volumes shows 200, refused and doubtful ones first."""
+    volumes = [
+        {
+            "volume": f"scan{i:05d}",
+            "num_slices": 3,
+            "r": 0.9,
+            "rank_r": i / 3000,
+            "slices": [i] * 99,
+        }
+        for i in range(3000)
+    ]
+    volumes[2500] = {"volume": "cut", "code": "E-TRUNC", "cause": "short"}
+    write_text(tmp_path / "scores.json", json.dumps({"volumes": volumes}))
+    chapter = read_ubr_chapter(None, tmp_path, [])
+    assert chapter is not None
+    names = [volume["volume"] for volume in chapter.scores]
+    assert names == [*(f"scan{i:05d}" for i in range(199)), "cut"]
+    assert not any("slices" in volume for volume in chapter.scores)
+    html = page(chapter)
+    assert "3000 volumes scored" in html
+    assert "200 of 3000 volumes are shown" in html
+    assert html.count("<td>scan") == 199
+
+
 def test_no_chapter_without_a_regressor() -> None:
     assert read_ubr_chapter(None, None, []) is None
     assert "body-part regressor behind" not in page(None)
