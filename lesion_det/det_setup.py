@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lesion_det.batches import BatchSource
 from lesion_det.det_config import DetConfig
 from lesion_det.detector import head_tensors, state_sha256
 from lesion_det.engine import LesionDetector, build_detector
 from lesion_det.ground_truth import ImageRecord
-from lesion_det.initialization import Start, WeightRow, make_start, weight_table
+from lesion_det.initialization import (
+    Start,
+    WeightRow,
+    make_start,
+    weight_table,
+    weight_table_csv,
+)
+from lesion_det.pictures import draw_labels
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.splits import Splits, data_sha256, labelled_images, read_splits
+from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.machine import describe_machine
 from ubr_pretrain.runtime import Ranks, seed_everything
 
 
@@ -70,3 +80,24 @@ def set_up(config: DetConfig, out: Path, ranks: Ranks) -> DetSetup:
     }
     ranks.require_equal(audit, "data and start")
     return DetSetup(splits, learned, prepared, source, start, detector, weights, audit)
+
+
+def describe_run(setup: DetSetup, config: DetConfig, ranks: Ranks) -> dict[str, Any]:
+    """Return what ``run.json`` says of a training, plain values."""
+    return {
+        "machine": describe_machine(ranks.device),
+        "seed": config.seed,
+        "world_size": ranks.world_size,
+        "arm": config.init,
+        "schedule": config.optimiser.schedule,
+        "input_spec": setup.start.input_spec.model_dump(mode="json"),
+        "provenance": setup.start.provenance.model_dump(mode="json"),
+        "audit": setup.audit,
+    }
+
+
+def write_start(setup: DetSetup, out: Path) -> None:
+    """Write where every tensor comes from, and pictures of what is to be learned."""
+    with write_atomically(out / "weights.csv", "w") as file:
+        file.write(weight_table_csv(setup.weights))
+    draw_labels(setup.source, out / "pictures" / "labels.png")

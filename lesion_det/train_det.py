@@ -36,6 +36,7 @@ from ubr_pretrain.reproduction import conclude, parse_run, require_same_inputs
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     import torch
 
+    from lesion_det.predictions import Predictions
     from ubr_pretrain.runtime import Ranks, StopRequest
 
 
@@ -127,15 +128,14 @@ def _train(
 
     from lesion_det.curve_hits import hits_to_text
     from lesion_det.det_results import write_results
-    from lesion_det.det_setup import set_up
+    from lesion_det.det_setup import describe_run, set_up, write_start
     from lesion_det.inference import detector_state, pooled_hits, pooled_recall, predict_all
-    from lesion_det.initialization import weight_table_csv, weight_table_text
-    from lesion_det.pictures import draw_labels
+    from lesion_det.initialization import weight_table_text
     from lesion_det.splits import require_same_audit
-    from ubr_pretrain.checkpoint import read_checkpoint, write_atomically, write_checkpoint
+    from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
     from ubr_pretrain.journal import Journal
     from ubr_pretrain.late_record import LateRecord
-    from ubr_pretrain.machine import describe_machine
+    from ubr_pretrain.long_steps import LongSteps
     from ubr_pretrain.optimiser import (
         build_optimiser,
         clip_gradients,
@@ -184,23 +184,11 @@ def _train(
         for line in folder.moved:
             journal.say(f"moved: {line}")
         folder.note_moves(config)
-        folder.update_manifest(
-            status="running",
-            machine=describe_machine(ranks.device),
-            seed=config.seed,
-            world_size=ranks.world_size,
-            arm=config.init,
-            schedule=config.optimiser.schedule,
-            input_spec=start.input_spec.model_dump(mode="json"),
-            provenance=start.provenance.model_dump(mode="json"),
-            audit=setup.audit,
-        )
+        folder.update_manifest(status="running", **describe_run(setup, config, ranks))
         require_same_inputs(like, out)
         if iteration == 0:
-            with write_atomically(out / "weights.csv", "w") as file:
-                file.write(weight_table_csv(setup.weights))
+            write_start(setup, out)
             journal.say(weight_table_text(setup.weights))
-            draw_labels(source, out / "pictures" / "labels.png")
 
     def save(path: Path) -> None:
         require_finite(detector, iteration)
@@ -224,6 +212,8 @@ def _train(
         journal.record(number, "train", {"loss": total, **terms, "lr": lr})
         journal.progress(number, f"loss {total:.3f}  top-5 recall {_percent(recall)}")
 
+    answers: list[Predictions] | None = None
+
     def judge() -> bool:
         """Look at the validation files and keep the best; a signal leaves it for later."""
         nonlocal answers, recall, best, judged
@@ -241,8 +231,8 @@ def _train(
                 save(folder.best)
         return True
 
-    answers = None
-    late, gpu, stopping = LateRecord(ranks, stop, told), ranks.device.type == "cuda", False
+    late, steps = LateRecord(ranks, stop, told), LongSteps(detector, ranks, stop)
+    gpu, stopping = ranks.device.type == "cuda", False
     if not judged:  # the run was stopped while it looked at them
         stopping = not judge()
         if ranks.is_first:
@@ -258,14 +248,18 @@ def _train(
         # Forward, four losses, backward. A rank's losses are means over its images.
         optimiser.zero_grad(set_to_none=True)
         with enough_memory(f"iteration {iteration}, {lack}; the last checkpoint is kept"):
-            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
-                losses = detector.losses(
-                    [e.hu.to(ranks.device, non_blocking=True) for e in examples],
-                    [e.boxes_xyxy.to(ranks.device, non_blocking=True) for e in examples],
-                    [example.seed for example in examples],
-                )
-            loss = torch.stack(list(losses.values())).sum() / ranks.world_size
-            loss.backward()  # type: ignore[no-untyped-call]
+            with steps.step():
+                with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
+                    losses = detector.losses(
+                        [e.hu.to(ranks.device, non_blocking=True) for e in examples],
+                        [e.boxes_xyxy.to(ranks.device, non_blocking=True) for e in examples],
+                        [example.seed for example in examples],
+                    )
+                loss = torch.stack(list(losses.values())).sum() / ranks.world_size
+                loss.backward()  # type: ignore[no-untyped-call]
+            if steps.given_up:
+                iteration -= 1
+                break
             ranks.sum_gradients(detector)
             norm = clip_gradients(detector, config.optimiser.max_grad_norm)
             terms = {name: term / ranks.world_size for name, term in losses.items()}
@@ -276,19 +270,22 @@ def _train(
         # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.
         last_one, stopping = iteration == config.iterations, late.stopping
         judging = last_one or iteration % config.eval_every == 0
-        saving = last_one or iteration % config.save_every == 0 or stopping
+        saving = last_one or iteration % config.save_every == 0
         if judging or saving:
             late.drain()
         if judging:
             stopping = not judge() or stopping
-
-        # Every so often, at a signal, and at the end: a checkpoint to go on from.
-        if ranks.is_first and (saving or stopping):
+        if ranks.is_first and saving:
             journal.sync()
             save(folder.last)
 
-    # The end: answers on every file, the numbers, pictures of hits and misses.
+    late.drain()
     finished, test_answers = judged and iteration == config.iterations, None
+    if ranks.is_first and not finished:
+        journal.sync()
+        save(folder.last)
+
+    # The end: answers on every file, the numbers, pictures of hits and misses.
     if finished and answers is None:  # the run was cut off between its last checkpoint and here
         answers = predict_all(detector, splits.judged, prepared, ranks, stop, bf16=bf16)
     if finished and answers is not None:

@@ -74,7 +74,7 @@ def read_ahead(
     if not readers:
         for entry in entries:
             with nullcontext() if stop is None else stop.at_once():
-                outcome = _outcome(VolumeEntry.read, entry, rules | {"watch": watch})
+                outcome = _outcome(_read_here, entry, rules | {"watch": watch})
             yield entry, outcome
             del outcome
         return
@@ -110,3 +110,7 @@ def _outcome(
         return read(entry, **rules)
     except VolumeRefused as refusal:
         return refusal
+
+
+def _read_here(entry: VolumeEntry, **rules: Any) -> Volume:
+    return entry.read(**rules)

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ubr_pretrain.checksums import hold_against
 from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused, Window
 from ubr_pretrain.images import SOFT_TISSUE, read_image
 from ubr_pretrain.network_backend import Backend
@@ -90,6 +92,7 @@ class ScoringRules:
         pixel_mm: side of a pixel, for pictures without their own.
         with_paths: record where files lie; a path may name a patient.
         stride_mm: read one slice per so many mm; None: every slice.
+        checksums: a list of SHA-256 sums that every file is held against first.
     """
 
     pictures: bool = True
@@ -98,19 +101,26 @@ class ScoringRules:
     pixel_mm: float | None = None
     with_paths: bool = False
     stride_mm: float | None = None
+    checksums: Path | None = None
 
     @property
     def reading(self) -> dict[str, Any]:
         """Fields of ``ReadingRules``."""
         rules: dict[str, Any] = {"allow_gaps": True, "max_tilt_deg": SCORING_TILT_DEG}
-        return rules if self.stride_mm is None else rules | {"stride_mm": self.stride_mm}
+        given = {"stride_mm": self.stride_mm, "checksums": self.checksums}
+        return rules | {name: value for name, value in given.items() if value is not None}
 
     @property
     def header(self) -> dict[str, Any]:
         """On what results depend beside the scorer, plain values."""
         window = [self.window.lower_hu, self.window.upper_hu]
-        header = {"window_hu": window, "pixel_mm": self.pixel_mm, "with_paths": self.with_paths}
-        return header if self.stride_mm is None else header | {"stride_mm": self.stride_mm}
+        header: dict[str, Any] = {"window_hu": window, "pixel_mm": self.pixel_mm}
+        header |= {"with_paths": self.with_paths}
+        if self.stride_mm is not None:
+            header |= {"stride_mm": self.stride_mm}
+        if self.checksums is not None:
+            header |= {"checksums_sha256": sha256(self.checksums.read_bytes()).hexdigest()}
+        return header
 
     @property
     def suffixes(self) -> list[str]:
@@ -159,6 +169,8 @@ class ScoringRun:
         entry = task.entry
         assert isinstance(entry, ImageEntry)
         try:
+            if self.rules.checksums is not None:
+                hold_against(self.rules.checksums, [entry.path])
             image = read_image(entry.path, self.rules.window, self.rules.pixel_mm)
         except VolumeRefused as refusal:
             if refusal.code == "E-RGB" and not entry.named:
@@ -221,7 +233,14 @@ def score_here(
                     yield _in_time(recorded.popleft(), stop)
             while recorded:
                 yield _in_time(recorded.popleft(), stop)
-        except (Stopped, GeneratorExit):  # who leaves early does not wait for what is at hand
+        except Stopped:
+            try:
+                while recorded and wait([recorded[0]], GRACE_S).done:
+                    yield recorded.popleft().result()
+            finally:
+                run.scorer.network.abandon()
+            return
+        except GeneratorExit:  # who leaves early does not wait for what is at hand
             run.scorer.network.abandon()
             return
     for task in tasks:

@@ -35,14 +35,14 @@ def store_reader(
         threads: that read; 0: nothing will be read.
     """
     if not threads:
-        yield VolumeEntry.read
+        yield _read_here
         return
     mark = folder / MARK
     has_died, fatal = mark.exists(), False
     mark.touch()
     try:
         if not has_died and num_slices < WORTH_CHILDREN:
-            yield VolumeEntry.read
+            yield _read_here
             return
         with guarded_readers(threads) as read:
 
@@ -58,3 +58,7 @@ def store_reader(
     finally:
         if not fatal:
             mark.unlink(missing_ok=True)
+
+
+def _read_here(entry: VolumeEntry) -> Volume:
+    return entry.read()

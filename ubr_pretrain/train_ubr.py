@@ -115,6 +115,7 @@ def _train(
     from ubr_pretrain.figures import draw_batch, draw_training
     from ubr_pretrain.journal import Journal, read_metrics
     from ubr_pretrain.late_record import LateRecord
+    from ubr_pretrain.long_steps import LongSteps
     from ubr_pretrain.losses import ubr_loss
     from ubr_pretrain.machine import describe_machine
     from ubr_pretrain.network_input import network_input
@@ -239,6 +240,7 @@ def _train(
 
         regressor.train()
         late = LateRecord(ranks, stop, told)
+        steps = LongSteps(regressor, ranks, stop, compiled=config.compile)
         if not judged:  # the run was stopped while it looked at them
             judge()
             if ranks.is_first:
@@ -255,24 +257,26 @@ def _train(
 
             # Forward, the losses, backward, step.
             with enough_memory(f"iteration {iteration}, {lack}; the last checkpoint is kept"):
-                with torch.autocast(
-                    ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
-                ):
-                    scores = network(network_input(batch.hu.flatten(0, 1), config.input))
-                scores = scores.float().view(batch.z_mm.shape)
-                loss = ubr_loss(
-                    scores, config.losses, config.g, batch.z_mm, batch.known_mm, batch.known
-                )
-                optimiser.zero_grad(set_to_none=True)
-                loss.total.backward()  # type: ignore[no-untyped-call]
+                with steps.step():
+                    with torch.autocast(
+                        ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
+                    ):
+                        scores = network(network_input(batch.hu.flatten(0, 1), config.input))
+                    scores = scores.float().view(batch.z_mm.shape)
+                    loss = ubr_loss(
+                        scores, config.losses, config.g, batch.z_mm, batch.known_mm, batch.known
+                    )
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.total.backward()  # type: ignore[no-untyped-call]
+                if steps.given_up:
+                    iteration -= 1
+                    break
                 ranks.sum_gradients(regressor)
                 norm = clip_gradients(regressor, config.optimiser.max_grad_norm) / ranks.world_size
                 all_scores = scores.new_zeros(config.g, config.m)
                 all_scores[batches.mine.start :: ranks.world_size] = scores.detach()
-                late.send(
-                    (iteration, lr, batch.volumes),
-                    {"scores": all_scores, "gradient": norm, **loss.named()},
-                )
+                numbers = {"scores": all_scores, "gradient": norm, **loss.named()}
+                late.send((iteration, lr, batch.volumes), numbers)
                 optimiser.step()
 
             # Numbers of a GPU come one step late: before weights are judged or kept, wait for them.

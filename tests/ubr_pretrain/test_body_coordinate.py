@@ -159,18 +159,27 @@ def test_landmarks_that_bodies_show_in_either_order_do_not_stop_the_coordinate()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c, m: ({"v0": read_curve(-c["v0"].scores, c["v0"].z_mm)}, m), "v0: scores fall"),
         (lambda c, m: (c, [replace(x, index=9999) for x in m]), "v0: C7_T1 at slice 9999"),
         (lambda c, m: (c, m[:1]), "1 landmarks"),
         (lambda c, m: (c, [x for x in m if LANDMARK_COORDINATES[x.landmark] > 30]), "no pelvis"),
         (lambda c, m: (c, [replace(x, index=340 - x.index) for x in m]), "marked below"),
     ],
-    ids=["falling", "outside", "one", "chest only", "counted from below"],
+    ids=["outside", "one", "chest only", "counted from below"],
 )
 def test_scans_that_cannot_calibrate_are_refused(change, message):
     curves, marks = labelled_scans([(110, -60)], [1.0])
     with pytest.raises(ValueError, match=message):
         fit_calibration(*change(curves, marks))
+
+
+def test_T24_scores_that_fall_from_head_to_feet_calibrate_nothing():
+    """A regressor of reversed volumes: calibration refuses and says that its scores fall."""
+    curves, marks = labelled_scans([(110, -60)], [1.0])
+    fallen = read_curve(-curves["v0"].scores, curves["v0"].z_mm)
+    assert fallen.direction == "inferior_to_superior"
+    words = r"v0: scores fall from .* at C7_T1 to .*; a regressor's scores grow towards the feet"
+    with pytest.raises(ValueError, match=words):
+        fit_calibration({"v0": fallen}, marks)
 
 
 def test_file_brings_back_the_same_calibration(tmp_path):

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.command_line import refused_line
 from tests.equal_checkpoints import assert_equal_checkpoints
@@ -334,6 +336,20 @@ def test_T26_no_subject_is_on_both_sides():
     assert {v.subject for v in training}.isdisjoint(v.subject for v in validation)
     assert {"v2", "v3"} <= {v.name for v in validation}
     assert len(training) + len(validation) == 8
+
+
+def test_N25_no_machine_is_named_in_tensorboards_file(straight):
+    """TensorBoard's file of a run names no machine, and holds every number of the metrics."""
+    (file,) = (straight / "tb").iterdir()
+    host = socket.gethostname().encode()
+    assert host not in file.name.encode()
+    assert host not in file.read_bytes()
+    events = EventAccumulator(str(straight / "tb"))
+    events.Reload()
+    losses = [r["loss"] for r in read_metrics(straight / "metrics.jsonl") if r["kind"] == "train"]
+    points = events.Scalars("train/loss")
+    assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
+    assert [point.value for point in points] == pytest.approx(losses)
 
 
 def test_T27_without_tensorboard_the_training_goes_on(config, straight, tmp_path):
