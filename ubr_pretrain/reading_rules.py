@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ubr_pretrain.checksums import read_checksums
 from ubr_pretrain.ct import VolumeRefused
 
 SCORING_TILT_DEG = 30.0
@@ -37,6 +38,7 @@ class ReadingRules(BaseModel):
         max_bytes: ceiling of the decoded voxels, and of anything decompressed.
         stride_mm: read one slice per so many millimetres (``SparseVolume``); the first and last
             of every run without a gap always; None: every slice.
+        checksums: a list of SHA-256 sums (``checksums.py``) that every file is held against first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class ReadingRules(BaseModel):
     max_tilt_deg: float = Field(default=5.0, ge=0.0, le=45.0)
     max_bytes: int = Field(default=4_000_000_000, gt=0)
     stride_mm: float | None = Field(default=None, gt=0.0, le=MAX_SPACING_MM)
+    checksums: Path | None = None
 
     @field_validator("spacing_mm_zyx")
     @classmethod
@@ -57,6 +60,13 @@ class ReadingRules(BaseModel):
         if spacing is not None and (fault := spacing_fault(spacing)):
             raise ValueError(fault)
         return spacing
+
+    @field_validator("checksums")
+    @classmethod
+    def _a_list_of_sums(cls, checksums: Path | None) -> Path | None:
+        if checksums is not None:
+            read_checksums(checksums)
+        return checksums
 
     @field_validator("orientation")
     @classmethod

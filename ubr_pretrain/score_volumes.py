@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--pixel-mm", type=float, help="of pictures: side of a pixel, where no file states it")
     add("--with-paths", action="store_true", help="write the paths of the files into the results")
     add("--stride-mm", type=float, help="read a slice per so many mm (to 50), interpolate the rest")
+    add("--checksums", type=Path, help="of sha256sum: a file that differs, or has none, is refused")
     add("--shard", type=str, help="I/N: score the I-th of N parts, from 1/N to N/N")
     add("--engine", choices=("local", "ray"), default="local", help="here, or on a Ray cluster")
     add("--ray-address", type=str, help="of the cluster; auto: the one this machine belongs to")
@@ -95,7 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if a.window_hu is not None:
             window = Window(lower_hu=a.window_hu[0], upper_hu=a.window_hu[1])
         rules = ScoringRules(
-            a.pictures, a.pages, window, a.pixel_mm, a.with_paths, stride_mm=a.stride_mm
+            a.pictures,
+            a.pages,
+            window,
+            a.pixel_mm,
+            a.with_paths,
+            stride_mm=a.stride_mm,
+            checksums=None if a.checksums is None else a.checksums.absolute(),
         )
         ReadingRules(**rules.reading)
         return score_scans(

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ubr_pretrain.blank_rows import looks_damaged
+from ubr_pretrain.checksums import hold_against
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader
 from ubr_pretrain.dicom_series import read_series
 from ubr_pretrain.hounsfield import looks_like_hu
-from ubr_pretrain.png_slices import read_png_folder
+from ubr_pretrain.png_slices import read_png_folder, slice_number
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.slice_watch import SliceWatch
 from ubr_pretrain.sparse_volume import thinned
-from ubr_pretrain.volume_file import read_volume_file
+from ubr_pretrain.volume_file import data_file_of, read_volume_file
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class VolumeEntry:
         if self.refusal is not None:
             raise self.refusal.with_traceback(None)
         try:
+            if checked.checksums is not None:
+                hold_against(checked.checksums, self._sources())
             volume = self._read(checked, watch)
         except OSError as error:  # a share that went away, a file that was deleted
             raise VolumeRefused("E-MISSING", self.path, f"cannot be read: {error}") from error
@@ -70,6 +73,15 @@ class VolumeEntry:
         doubts = [*([f"not HU? {doubt}"] if doubt else []), *([damage] if damage else [])]
         volume = replace(volume, notes=(*self.notes, *volume.notes, *doubts))
         return thinned(volume, checked.stride_mm)
+
+    def _sources(self) -> list[Path]:
+        """The files that the voxels come from."""
+        if self.headers:
+            return [*self.files]
+        if self.path.is_dir():
+            return sorted(file for file in self.path.iterdir() if slice_number(file) is not None)
+        data_file = data_file_of(self.path)
+        return [self.path] if data_file is None else [self.path, data_file]
 
     def _read(self, rules: ReadingRules, watch: SliceWatch | None) -> Volume:
         if self.headers:

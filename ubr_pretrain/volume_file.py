@@ -33,6 +33,18 @@ HEADER_READERS = {
 }
 
 
+def data_file_of(path: Path) -> Path | None:
+    """Return the file beside a header in which the voxels lie; None where they follow it.
+
+    Raises:
+        VolumeRefused: E-UNSAFE and every code of a header.
+    """
+    with StoredFile(path) as file:
+        if file.format not in HEADER_READERS:
+            return None
+        return HEADER_READERS[file.format](file.stream, path).data_file
+
+
 def read_volume_file(path: Path, rules: ReadingRules, watch: SliceWatch | None = None) -> Volume:
     """Read a NIfTI, NRRD or MetaImage file.
 
