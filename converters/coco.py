@@ -158,7 +158,7 @@ def read_coco(path: Path) -> Coco:
         return Coco.model_validate(json.loads(path.read_text("utf-8")))
     except ValidationError as error:
         raise DeepLesionRefused(f"{path}: {first_problem(error)}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DeepLesionRefused(f"{path}: not a JSON file ({error})") from error
 
 

@@ -41,6 +41,10 @@ EDGE_TOLERANCE_PX = 1e-3
 """x + w of a box clipped to the image may exceed its width by rounding."""
 
 
+MAX_WHOLE = 2**63 - 1
+"""JSON has larger numbers, an array of int64 has not."""
+
+
 class GroundTruthRefused(ValueError):  # noqa: N818
     """A COCO JSON from which no metric can be computed rightly."""
 
@@ -212,12 +216,12 @@ class _Image(_Entry):
 
 
 class _Annotation(_Entry):
-    id: PositiveInt
+    id: Annotated[PositiveInt, Field(le=MAX_WHOLE)]
     image_id: int
     category_id: int
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
     iscrowd: int = 0
-    lesion_type: int = -1
+    lesion_type: Annotated[int, Field(ge=-1, le=MAX_WHOLE)] = -1
     diameters_px: tuple[_DiameterPx, _DiameterPx]
     possibly_noisy: bool = False
 

@@ -25,6 +25,7 @@ from numpy import ndarray
 
 from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, read_landmarks
+from ubr_pretrain.number_table import read_number_table
 
 CREST_MM, APEX_MM = 687.0, 280.0
 """Of the reference body: iliac crest (0 on the body coordinate) and lung apex (100)."""
@@ -83,15 +84,10 @@ def _columns(path: Path) -> list[str]:
 def _from_coordinates(
     path: Path, z_mm: Mapping[str, Sequence[float]]
 ) -> dict[str, Float[ndarray, " z"]]:
-    table = pd.read_csv(path, dtype={"volume": str})
-    for column in ("volume", "index_sup_to_inf", "coordinate_mm"):
-        if column not in table:
-            raise ValueError(f"{path}: lacks the column {column}")
+    table = read_number_table(path, ["volume"], ["index_sup_to_inf"], ["coordinate_mm"])
     known = {}
     for name, rows in table[table["volume"].isin(z_mm.keys())].groupby("volume"):
         index, place = rows["index_sup_to_inf"], rows["coordinate_mm"]
-        if not np.isfinite(place.to_numpy(float)).all():
-            raise ValueError(f"{path}: a coordinate_mm of {name} is not a number")
         if index.duplicated().any():
             raise ValueError(f"{path}: slice {index[index.duplicated()].iloc[0]} of {name} twice")
         _check_index(path, str(name), index, len(z_mm[str(name)]))

@@ -21,9 +21,13 @@ from pydantic.fields import FieldInfo
 
 from ubr_pretrain import __version__
 from ubr_pretrain.plain_words import PlainHelp, plain_complaint
+from ubr_pretrain.printable import printable
 
 MAX_YAML_BYTES = 1_000_000
 """A configuration larger than this is not a configuration."""
+
+MAX_MESSAGE = 2000
+"""Characters of a complaint: the value that it is about may be a whole file."""
 
 MAX_YAML_DEPTH = 20
 """Ours nest four deep; a parser that recurses ends at a thousand."""
@@ -251,5 +255,5 @@ def first_problem(error: ValidationError) -> str:
 
 def refuse(prog: str, message: str) -> NoReturn:
     """End a command with one line on standard error and exit code 2."""
-    print(f"{prog}: error: {message}", file=sys.stderr)
+    print(f"{prog}: error: {printable(message, MAX_MESSAGE)}", file=sys.stderr)
     raise SystemExit(2)

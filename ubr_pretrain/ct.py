@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from ubr_pretrain.printable import printable
+
 AIR_HU = -1024
 """Outside the scanned field, and the lowest value kept (stored paddings go down to -3024)."""
 
 MAX_HU = 3071
 """Top of the 12-bit scale on which CT scanners store HU."""
-
-MAX_CAUSE = 500
-"""Characters of a cause that are shown: a damaged header may hold thousands."""
 
 STEP_TOLERANCE = 0.05
 """Two neighbouring slices belong to one run where their step is within 5 % of the slice spacing."""
@@ -82,23 +81,17 @@ class InputSpec(BaseModel):
             raise ValueError(f"scale {self.scale} and std {self.std} must be > 0")
         if not np.isfinite([self.scale, *self.mean, *self.std]).all():
             raise ValueError(f"scale, mean {self.mean}, std {self.std}: not all finite")
-        if self.fov_mm is not None and not self.fov_mm > 0:
+        if self.fov_mm is not None and not 0 < self.fov_mm < np.inf:
             raise ValueError(f"fov_mm {self.fov_mm} must be > 0")
         if self.size_px < 32:
             raise ValueError(f"size_px {self.size_px}: conv5 of VGG-16 needs at least 32 pixels")
+        if self.size_px > 4096:  # a checkpoint could claim it, and no memory would do
+            raise ValueError(f"size_px {self.size_px}: no CT slice has more than 4096")
         return self
 
 
 IMAGENET_INPUT = InputSpec(scale=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What torchvision's ImageNet weights were trained on (VGG16_Weights), with the CT window."""
-
-
-def printable(text: str, most: int = MAX_CAUSE) -> str:
-    """Return one line of text, whatever a file holds: the rest is escaped, and cut at ``most``."""
-    cut = text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
-    return (
-        cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
-    )
 
 
 class VolumeRefused(ValueError):  # noqa: N818  (a refusal is the field's word, not an error of ours)

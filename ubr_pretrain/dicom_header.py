@@ -12,26 +12,32 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import ImplicitVRLittleEndian
 
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.dicom_elements import MOMENTS, TAGS, Elements, joint, numbers_of, words_of
+from ubr_pretrain.dicom_elements import (
+    MOMENTS,
+    TAGS,
+    Elements,
+    OddElement,
+    joint,
+    numbers_of,
+    plain_word,
+    values_of,
+    words_of,
+)
+from ubr_pretrain.dicom_parsing import AFTER_META, BoundedStream, UpToPixels
 from ubr_pretrain.dicom_pixels import PLAIN_SYNTAXES, PlainPixels, pixel_fault, plain_pixels
 from ubr_pretrain.stored_file import StoredFile, describe
 
 DEFLATED_SYNTAX = "1.2.840.10008.1.2.1.99"
-PIXEL_GROUP = 0x7FE00000
 META_KINDS = (b"AE", b"SH", b"UI", b"UL")
 """Value representations of the file meta group that have a short length; OB has a long one."""
-
-PIXEL_TAGS = {PIXEL_GROUP + element for element in (0x08, 0x09, 0x10)}
-"""Where pydicom stops before pixels."""
 
 PARSE_ERRORS = (
     InvalidDicomError,
@@ -127,6 +133,7 @@ def read_dicom_header(path: Path, max_bytes: int) -> DicomHeader:
         if file.format != "dicom" or file.gzipped:
             raise VolumeRefused("E-NOTDICOM", path, f"has no DICOM preamble: {describe(file.head)}")
         try:
+            file.stream = cast(BinaryIO, BoundedStream(file))
             with warnings.catch_warnings(), disable_value_validation():
                 warnings.simplefilter("ignore")  # odd values are judged by us, file by file
                 dataset, source, syntax = _read_dataset(file, max_bytes)
@@ -134,9 +141,9 @@ def read_dicom_header(path: Path, max_bytes: int) -> DicomHeader:
         except PARSE_ERRORS as error:
             if isinstance(error, VolumeRefused):
                 raise
-            raise VolumeRefused(
-                "E-HEADER", path, f"the DICOM header is damaged ({type(error).__name__}: {error})"
-            ) from error
+            # What pydicom says may quote the file, and with it the patient.
+            what = str(error) if isinstance(error, OddElement) else type(error).__name__
+            raise VolumeRefused("E-HEADER", path, f"the DICOM header is damaged ({what})") from None
 
 
 def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]:
@@ -146,15 +153,17 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
         file.stream.seek(start)
         implicit = syntax == ImplicitVRLittleEndian
         dataset = read_dataset(
-            file.stream, implicit, True, stop_when=_at_pixels, specific_tags=TAGS
+            file.stream, implicit, True, stop_when=UpToPixels(), specific_tags=TAGS
         )
         return dataset, file.stream, syntax
-    meta = read_file_meta_info(file.path)
-    syntax = str(meta.get("TransferSyntaxUID", ""))
+    file.stream.seek(132)
+    meta = read_dataset(file.stream, False, True, stop_when=lambda tag, *_: tag >= AFTER_META)
+    file.stream.seek(0)
+    syntax = plain_word("TransferSyntaxUID", meta.get("TransferSyntaxUID"))
     if not syntax:
         raise VolumeRefused("E-NOTDICOM", file.path, "states no transfer syntax")
     if syntax != DEFLATED_SYNTAX:
-        dataset = pydicom.dcmread(file.stream, stop_before_pixels=True, specific_tags=TAGS)
+        dataset = read_partial(file.stream, UpToPixels(), specific_tags=TAGS)
         return dataset, file.stream, syntax
     start = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
     file.stream.seek(start)
@@ -164,9 +173,7 @@ def _read_dataset(file: StoredFile, max_bytes: int) -> tuple[Any, BinaryIO, str]
         raise VolumeRefused("E-SIZE-LIMIT", file.path, f"inflates to more than {max_bytes} bytes")
     if not engine.eof:
         raise VolumeRefused("E-TRUNC", file.path, "the deflated data set ends before its end mark")
-    dataset = read_dataset(
-        inflated, False, True, stop_when=lambda tag, *_: tag >= PIXEL_GROUP, specific_tags=TAGS
-    )
+    dataset = read_dataset(inflated, False, True, stop_when=UpToPixels(), specific_tags=TAGS)
     return dataset, inflated, syntax
 
 
@@ -199,10 +206,6 @@ def _plain_syntax(head: bytes) -> tuple[str, int] | None:
     return syntax, end
 
 
-def _at_pixels(tag: int, *_: object) -> bool:
-    return tag in PIXEL_TAGS
-
-
 def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> DicomHeader:
     top = Elements(dataset)
     num_frames = int(top.get("NumberOfFrames") or 1)
@@ -217,17 +220,17 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
     return DicomHeader(
         path=file.path,
         stamp=file.stamp,
-        series_uid=str(top.get("SeriesInstanceUID") or ""),
+        series_uid=top.word("SeriesInstanceUID"),
         study_uid=str(top.get("StudyInstanceUID") or ""),
         patient_id=str(top.get("PatientID") or ""),
         sop_class=str(top.get("SOPClassUID") or ""),
-        modality=str(top.get("Modality") or ""),
-        patient_position=str(top.get("PatientPosition") or ""),
+        modality=top.word("Modality"),
+        patient_position=top.word("PatientPosition"),
         transfer_syntax=syntax,
         rows=rows,
         columns=columns,
         samples=samples,
-        photometric=str(top.get("PhotometricInterpretation") or ""),
+        photometric=top.word("PhotometricInterpretation"),
         has_modality_lut=bool(top.get("ModalityLUTSequence")),
         padding=_whole(top.get("PixelPaddingValue")),
         lossy=str(top.get("LossyImageCompression") or "") == "01",
@@ -257,7 +260,10 @@ def _frame(path: Path, top: Elements, index: int) -> DicomFrame:
         thickness_mm=thickness_mm[0] if thickness_mm else None,
         slope=slope[0] if slope else None,
         intercept=intercept[0] if intercept else None,
-        rescale_type=" ".join(words_of(layers, "RescaleType")),
+        rescale_type=" ".join(
+            plain_word("RescaleType", word).strip().upper()
+            for word in values_of(layers, "RescaleType")
+        ),
         moments=joint(
             tuple(
                 next((word for name in names for word in words_of(layers, name)), "")

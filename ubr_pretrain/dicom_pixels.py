@@ -38,6 +38,9 @@ PIXEL_DATA = (0x7FE0, 0x0010)
 ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 PIXEL_KINDS = (b"OB", b"OW", b"UN")
 UNDEFINED_LENGTH = 0xFFFFFFFF
+TAIL_BYTES = 1 << 12
+"""That are looked at behind the pixels: some programs pad a file with zeros."""
+
 PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
 DECODE_ERRORS = (
@@ -134,7 +137,18 @@ def pixel_fault(
         return "E-TRUNC", f"declares {expected} bytes of pixels, holds {min(left, declared)}"
     if declared >= expected + frame_bytes:
         return "E-HEADER", f"states {declared} bytes of pixels, its header accounts for {expected}"
-    return None
+    source.seek(start + declared)
+    return _tail_fault(source.read(TAIL_BYTES), order)
+
+
+def _tail_fault(tail: bytes, order: str) -> tuple[str, str] | None:
+    """Say whether what follows the pixels is neither an element behind them nor padding."""
+    if not tail.strip(b"\0"):
+        return None
+    tag = struct.unpack(f"{order}HH", tail[:4].ljust(4, b"\0"))
+    if len(tail) >= 8 and tag > PIXEL_DATA:
+        return None
+    return "E-FORMAT", "goes on after its pixels with bytes that are no element"
 
 
 def _fragment_fault(source: BinaryIO, left: int, num_frames: int) -> tuple[str, str] | None:

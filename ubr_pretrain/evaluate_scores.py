@@ -137,13 +137,19 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
 
     import pandas as pd
 
+    from ubr_pretrain.number_table import read_number_table
     from ubr_pretrain.slice_classes import read_slice_classes
     from ubr_pretrain.zones import ZONES
 
-    records = json.loads((scores / "scores.json").read_text("utf-8"))["volumes"]
-    volumes = pd.DataFrame([record for record in records if "code" not in record])
-    columns = ["volume", "slice_index", "z_mm", "score"]  # it may hold zones of its own
-    scored = pd.read_csv(scores / "scores.csv", dtype={"volume": str}, usecols=columns)
+    try:
+        records = json.loads((scores / "scores.json").read_text("utf-8"))["volumes"]
+        volumes = pd.DataFrame([record for record in records if "code" not in record])
+        subjects = volumes[["volume", "subject"]]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{scores / 'scores.json'}: not JSON of scores ({error})") from error
+    numbers = ["z_mm", "score"]
+    scored = read_number_table(scores / "scores.csv", ["volume"], ["slice_index"], numbers)
+    scored = scored[["volume", "slice_index", *numbers]]  # it may hold zones of its own
     merged = (
         read_slice_classes([labels])
         .merge(
@@ -152,7 +158,7 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
             right_on=["volume", "slice_index"],
             validate="one_to_one",
         )
-        .merge(volumes[["volume", "subject"]], on="volume")
+        .merge(subjects, on="volume")
     )
     labelled, known = len(merged), merged["volume"].nunique()
     merged = merged[merged["zone"] >= 0]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,14 @@ _DAMAGED = (
     *(IndexError, KeyError, AttributeError),
 )
 """What ``pickle`` raises on bytes that are not a whole pickle, besides its own error."""
+
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, struct.error),
+    *(NotImplementedError, RuntimeError, ValueError),
+)
+"""What ``zipfile`` raises on damage, of its table or of a part."""
 
 
 def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
@@ -57,6 +68,7 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
                 f"{file}: not a whole safetensors file ({look_of(file) or error})"
             ) from error
     about = _read_description(file)
+    _require_checksums(file)
     try:
         with catch_warnings(action="ignore"):  # of a pickle's protocol, on the way to its refusal
             return torch.load(file, map_location="cpu", weights_only=True), about
@@ -64,6 +76,24 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
         said = str(error).strip().splitlines() or [type(error).__name__]
         reason = look_of(file) or said[0]
         raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
+
+
+def _require_checksums(file: Path) -> None:
+    """Compare the checksums that a torch file of the zip kind has, which torch itself does not.
+
+    Raises:
+        CheckpointRefused: a part of it is damaged.
+    """
+    with file.open("rb") as opened:
+        if opened.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:  # the older kind has none
+            return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (*_ZIP_ERRORS, OSError) as error:
+        raise CheckpointRefused(f"{file}: not a whole torch file ({error})") from error
+    if damaged is not None:
+        raise CheckpointRefused(f"{file}: {damaged} fails its checksum: the file is damaged")
 
 
 def _read_description(file: Path) -> Mapping[str, Any]:

@@ -32,12 +32,18 @@ class ProgressLine:
         end: the count at which it is done.
         start: what was done before.
         note: is told of every line that is printed, the bar aside.
+        only_long: print no line of what is done before the first one is due.
     """
 
     def __init__(
-        self, end: int, start: int = 0, note: Callable[[str], None] = lambda _: None
+        self,
+        end: int,
+        start: int = 0,
+        note: Callable[[str], None] = lambda _: None,
+        *,
+        only_long: bool = False,
     ) -> None:
-        self._start, self._end, self._note = start, end, note
+        self._start, self._end, self._note, self._only_long = start, end, note, only_long
         self._began_s = time.monotonic()
         self._next_line_s = self._began_s + FIRST_LINE_AFTER_S
         self._console = Console(file=sys.stderr)
@@ -60,8 +66,8 @@ class ProgressLine:
             self._bar.update(self._task, completed=count, description=text)
             return
         now = time.monotonic()
-        if now >= self._next_line_s or count == self._end:
-            self._next_line_s = now + PLAIN_LINE_EVERY_S
+        if now >= self._next_line_s or (count == self._end and not self._only_long):
+            self._next_line_s, self._only_long = now + PLAIN_LINE_EVERY_S, False
             done = max(1, count - self._start)
             eta_s = (now - self._began_s) / done * (self._end - count)
             self.say(f"{count}/{self._end}  eta {_clock(eta_s)}  {text}")
@@ -162,14 +168,14 @@ class Journal:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of ``metrics.jsonl``; a line cut off by a crash ends the list."""
+    """Return the records of ``metrics.jsonl``; a line cut off or damaged ends the list."""
     records: list[dict[str, Any]] = []
     if not path.is_file():
         return records
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
     return records
 

@@ -27,6 +27,7 @@ VOXEL_TYPES = {
 }  # fmt: skip
 """MET_LONG is missing on purpose: it has 4 or 8 bytes, depending on the machine that wrote it."""
 
+YES, NO = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 MAX_UNIT_ERROR = 1e-3
 
 BYTE_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
@@ -64,7 +65,7 @@ def read_metaimage_header(stream: BinaryIO, path: Path) -> VolumeHeader:
         dtype=_voxel_type(fields, path),
         axes_lps=axes_lps,
         spacing_mm=spacing_mm,
-        zipped=_true(fields, "CompressedData"),
+        zipped=_true(fields, "CompressedData", path),
         data_file=None if data_name.upper() == "LOCAL" else neighbour(path, data_name),
         affine_lps=_affine_lps(fields, axes_lps, spacing_mm, path),
     )
@@ -100,13 +101,16 @@ def _numbers(fields: dict[str, str], name: str, path: Path) -> list[float] | Non
         raise VolumeRefused("E-HEADER", path, f"{name} = {fields[name]} is not numbers") from error
 
 
-def _true(fields: dict[str, str], name: str) -> bool:
-    return fields.get(name, "False").lower() in ("true", "t", "1", "yes", "y")
+def _true(fields: dict[str, str], name: str, path: Path) -> bool:
+    word = fields.get(name, "False").lower()
+    if word not in (*YES, *NO):
+        raise VolumeRefused("E-HEADER", path, f"{name} = {fields[name]} is neither True nor False")
+    return word in YES
 
 
 def _refuse_unread(fields: dict[str, str], path: Path) -> None:
     """Refuse the parts of the format that change the voxels and that nobody uses for CT."""
-    if not _true({"BinaryData": "True", **fields}, "BinaryData"):
+    if not _true({"BinaryData": "True", **fields}, "BinaryData", path):
         raise VolumeRefused("E-CODEC", path, "voxels written as text are not read")
     if fields.get("HeaderSize", "0") != "0":
         raise VolumeRefused("E-CODEC", path, f"HeaderSize = {fields['HeaderSize']} is not read")
@@ -124,7 +128,7 @@ def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[np.generic]:
     name = fields.get("ElementType", "missing")
     if name not in VOXEL_TYPES:
         raise VolumeRefused("E-HEADER", path, f"ElementType {name} is no portable real voxel type")
-    stated = {_true(fields, name) for name in BYTE_ORDERS if name in fields}
+    stated = {_true(fields, name, path) for name in BYTE_ORDERS if name in fields}
     if len(stated) > 1:
         raise VolumeRefused("E-HEADER", path, f"{' and '.join(BYTE_ORDERS)} contradict each other")
     big = True in stated

@@ -62,7 +62,7 @@ def read_nrrd_header(stream: BinaryIO, path: Path) -> VolumeHeader:
     """Parse and check the header; ``stream`` is left at the first byte behind it.
 
     Raises:
-        VolumeRefused: E-HEADER, E-DIM, E-4D, E-RGB, E-CODEC, E-SPACING, E-GEOM, E-UNSAFE.
+        VolumeRefused: E-HEADER, E-TRUNC, E-DIM, E-4D, E-RGB, E-CODEC, E-SPACING, E-GEOM, E-UNSAFE.
     """
     fields = _fields(stream, path)
     sides = tuple(_whole_numbers(fields, "sizes", path))
@@ -107,11 +107,13 @@ def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
         text = line.rstrip(b"\r\n").decode("utf-8", errors="replace")
         if not text:
             return fields
+        if not line.endswith(b"\n"):
+            raise VolumeRefused("E-TRUNC", path, f"ends within the header, after {text!r}")
         if text.startswith("#") or ":=" in text.partition(": ")[0]:  # a comment, a key of the user
             continue
         name, _, value = text.partition(":")
         name = name.replace(" ", "").lower()
-        if name not in FIELDS:
+        if name not in FIELDS or text[0].isspace():
             raise VolumeRefused("E-HEADER", path, f"line {text!r} is no field of an NRRD header")
         if name in fields:
             raise VolumeRefused("E-HEADER", path, f"field {name!r} is given twice")

@@ -69,15 +69,13 @@ def place_slices(scores: Path, out: Path, scale: Losses) -> list[str]:
     import pandas as pd
 
     from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.number_table import read_number_table
 
     if out.exists():
         raise ValueError(f"--out {out}: exists")
-    try:
-        table = pd.read_csv(scores / "scores.csv", dtype={"volume": str})
-    except OSError as error:
-        raise ValueError(f"{scores}: holds no scores.csv ({error.strerror})") from error
-    if missing := {"volume", "slice_index", "z_mm", "score"} - set(table.columns):
-        raise ValueError(f"{scores / 'scores.csv'}: lacks the column {sorted(missing)[0]}")
+    if not (scores / "scores.csv").is_file():
+        raise ValueError(f"{scores}: holds no scores.csv")
+    table = read_number_table(scores / "scores.csv", ["volume"], ["slice_index"], ["z_mm", "score"])
     placed: list[pd.DataFrame] = []
     left_out: list[str] = []
     for name, rows in table.groupby("volume"):

@@ -55,7 +55,13 @@ class ScoreArchive:
                 journal.seek(at)
                 journal.truncate()
                 break
-            self._note(at, json.loads(line))
+            try:
+                self._note(at, json.loads(line))
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f"{out / JOURNAL}: the line at byte {at} is damaged "
+                    f"({type(error).__name__}: {error}); use --overwrite or another folder"
+                ) from error
 
     def name_for(
         self, name: str, place: str, content: str, taken: Container[str] = frozenset()
@@ -221,7 +227,7 @@ def _require_same(out: Path, journal: BinaryIO, header: Mapping[str, Any]) -> No
     try:
         before = json.loads(first)
         changes = config_differences(before, json.loads(to_json(header)))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"--out {out}: {JOURNAL} is no journal of scores ({error})") from error
     if changes:
         raise ValueError(
@@ -230,12 +236,20 @@ def _require_same(out: Path, journal: BinaryIO, header: Mapping[str, Any]) -> No
         )
 
 
+def _name_in(line: bytes) -> Any:
+    """Return the name that a line states; None where it is damaged."""
+    try:
+        return json.loads(line)["name"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def _empty(out: Path, journal: BinaryIO) -> None:
     """Delete what an earlier run wrote: its tables, and the pictures and pages of its names."""
     journal.seek(0)
     journal.readline()
     for line in journal:
-        if line.endswith(b"\n") and isinstance(name := json.loads(line).get("name"), str):
+        if isinstance(name := _name_in(line), str):
             for suffix in (".png", ".html"):
                 (out / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
     journal.truncate(0)

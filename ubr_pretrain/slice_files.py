@@ -12,11 +12,11 @@ Shapes:
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import json
 import mmap
 import os
+import resource
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,6 +32,7 @@ from numpy.lib import format as npy
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.folder_names import lesion_tables, named_with
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.stored_file import stamp
 from ubr_pretrain.volumes import VolumeEntry
@@ -39,8 +40,11 @@ from ubr_pretrain.volumes import VolumeEntry
 CHUNK_BYTES = 1 << 18
 """Hashed, then written, while it is in the processor's cache."""
 
-MAX_MAPS = 512
-"""Stored volumes that are mapped at once: each holds a file open, and many systems allow 1024."""
+MAX_MAPS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+"""Stored volumes that are mapped at once: each holds a file open, and a process may open few."""
+
+SEAL = "record_sha256"
+"""Of the other fields: a position of a slice that was changed afterwards would train another."""
 
 ABANDONED_S = 3600.0
 """A half-written file this old belongs to a process that was killed."""
@@ -74,17 +78,18 @@ class SliceFiles:
         written = {**record, "sha256": digest.hexdigest()}
         unsynced = write_atomically(self.record, "w", sync_file=False, sync_folder=False)
         with unsynced as file:
-            file.write(to_json(written, indent=1) + "\n")
+            file.write(to_json({**written, SEAL: _seal(written)}, indent=1) + "\n")
         return written
 
     def read_record(self) -> dict[str, Any] | None:
-        """Return the record, None where there is none or it is no record."""
+        """Return the record, None where there is none, or not as it was written."""
         try:
             record = json.loads(self.record.read_bytes())
-        except (OSError, ValueError):  # not there, or not JSON
+        except (OSError, ValueError, RecursionError):  # not there, or not JSON
             return None
-        names = ("num_slices", "step_mm", "z_mm", "sha256")
-        return record if isinstance(record, dict) and all(n in record for n in names) else None
+        if not isinstance(record, dict) or record.pop(SEAL, None) != _seal(record):
+            return None
+        return record
 
     def fault(self, record: Mapping[str, Any], size_px: int, *, hashed: bool) -> str | None:
         """Say why the slices are not those of the record, or return None.
@@ -107,6 +112,11 @@ class SliceFiles:
         except OSError as error:
             return f"cannot be read ({error.strerror})"
         return None
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the fields of a record, whatever order they are in."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def map_slices(file: Path) -> Int16[ndarray, "z S S"]:
@@ -171,9 +181,9 @@ def remove_abandoned(folder: Path) -> None:
 
 def _sources(path: Path) -> list[Path]:
     if path.is_dir():  # PNG slices, and the table that states their spacing
-        return [*path.glob("*"), *path.parent.parent.glob("DL_info*.csv")]
+        return [*path.glob("*"), *lesion_tables(path.parent)]
     if path.suffix in (".mhd", ".nhdr"):  # a header whose voxels lie beside it
-        return [*path.parent.glob(f"{glob.escape(path.stem)}.*")]
+        return named_with(path.parent, f"{path.stem}.")
     return [path]
 
 

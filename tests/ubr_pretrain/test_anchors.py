@@ -43,8 +43,14 @@ def test_landmarks_are_exact_where_they_lie_linear_between_and_unknown_far_away(
     ("columns", "rule"),
     [
         ({"volume": ["b"], "index_sup_to_inf": [3], "coordinate_mm": [1.0]}, "slice 3 of b"),
-        ({"volume": ["b"], "index_sup_to_inf": [-1], "coordinate_mm": [1.0]}, "slice -1 of b"),
-        ({"volume": ["b"], "index_sup_to_inf": [0], "coordinate_mm": [np.nan]}, "not a number"),
+        (
+            {"volume": ["b"], "index_sup_to_inf": [-1], "coordinate_mm": [1.0]},
+            "index_sup_to_inf -1 is no whole number",
+        ),
+        (
+            {"volume": ["b"], "index_sup_to_inf": [0], "coordinate_mm": [np.nan]},
+            "nan is no finite number",
+        ),
         ({"volume": ["b"] * 2, "index_sup_to_inf": [0] * 2, "coordinate_mm": [1.0, 2]}, "twice"),
         ({"volume": ["b"], "index_sup_to_inf": [0]}, "lacks the column coordinate_mm"),
         ({"volume": ["x"], "index_sup_to_inf": [0], "coordinate_mm": [1.0]}, "no training volume"),

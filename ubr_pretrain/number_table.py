@@ -1,0 +1,65 @@
+"""A CSV table of which every number is checked: what pandas would guess is refused here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_number_table(
+    path: Path, words: Sequence[str], whole: Sequence[str], numbers: Sequence[str]
+) -> pd.DataFrame:
+    """Read the named columns of a table; others are passed over.
+
+    Args:
+        path: comma-separated, UTF-8, with a header.
+        words: columns of text, none of it empty.
+        whole: columns of whole numbers >= 0.
+        numbers: columns of finite numbers.
+
+    Raises:
+        ValueError: no such table, a column is missing, or a cell is not what its column holds; the
+            file is named, and the line.
+    """
+    import numpy as np
+    import pandas as pd  # a third of a second that only a table is worth
+
+    require_at_most(path, MAX_TABLE_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            table = pd.read_csv(
+                path,
+                dtype={**dict.fromkeys(words, str), **dict.fromkeys((*whole, *numbers), float)},
+                index_col=False,
+                encoding="utf-8-sig",
+            )
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # parser errors: ValueErrors
+        raise ValueError(f"{path}: no table to read ({' '.join(str(error).split())})") from error
+    for column in (*words, *whole, *numbers):
+        if column not in table:
+            raise ValueError(f"{path}: lacks the column {column}")
+        bad = table[column].isna()
+        if column not in words:
+            bad |= ~np.isfinite(table[column])
+        if column in whole:
+            bad |= (table[column] < 0) | (table[column] != np.floor(table[column]))
+        if bad.any():
+            line = int(np.flatnonzero(bad)[0]) + 2
+            kind = "empty" if column in words else "no whole number >= 0"
+            kind = "no finite number" if column in numbers else kind
+            raise ValueError(
+                f"{path}, line {line}: {column} {_shown(table[column].iloc[line - 2])} is {kind}"
+            )
+    return table.astype(dict.fromkeys(whole, np.int64))
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
