@@ -121,6 +121,24 @@ def test_every_number_of_the_record_is_that_of_a_plain_loop(split) -> None:
             assert set(sensitivity.values()) == {None}
 
 
+def test_counts_hash_and_groups_are_those_of_the_input() -> None:
+    elsewhere = (200.0, 200.0, 230.0, 240.0)
+    lesions = [[LESION, elsewhere], [LESION], []]
+    found = [[(0.9, LESION), (0.4, LESION)], [(1.5, elsewhere)]]
+    metrics = measure(toy_ground_truth(lesions, [4, 4, 9]), toy_predictions(found), rng())
+    assert (metrics.num_images, metrics.num_patients, metrics.num_lesions) == (3, 2, 3)
+    assert (metrics.num_detections, metrics.max_detections_per_image) == (3, 2)
+    assert metrics.missing_images == (3,)
+    assert metrics.scores_leave_0_to_1
+    assert metrics.ground_truth_sha256 == "0" * 64
+    assert metrics.top5_recall_ceiling == 1.0
+    (size,) = metrics.by_size
+    assert (size.name, size.num_lesions, size.num_patients) == ("< 10 mm", 3, 1)
+    assert size.recall == pytest.approx(1 / 3)
+    many = toy_ground_truth([[(20.0 * i, 0, 20.0 * i + 10, 10) for i in range(8)]])
+    assert measure(many, toy_predictions([[]]), rng()).top5_recall_ceiling == 5 / 8
+
+
 TABLE = """\
 images      3
 lesions     3 of 3 patients

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
+from lesion_det.coco_ap import coco_ap
 from lesion_det.froc import FP_PER_IMAGE, froc
 from lesion_det.overlap import HitRule, box_iou, hit_matrix
 from lesion_det.topk_recall import lesion_ranks, recall_ceiling, recall_curve, topk_recall
@@ -90,6 +91,26 @@ def test_E02_permuted_detections_change_nothing(split, random) -> None:
     np.testing.assert_array_equal(froc(truth, a).sensitivity, froc(truth, b).sensitivity)
 
 
+@settings(max_examples=30)
+@given(any_splits)
+def test_N54_E12_metrics_know_the_order_of_scores_and_nothing_else(split) -> None:
+    """Scores near zero, huge, or below zero: whatever keeps their order keeps every metric."""
+    lesions, detections = split
+    truth, answer = toy_ground_truth(lesions), toy_predictions(detections)
+    ranks, curve, ap = lesion_ranks(truth, answer).rank, froc(truth, answer), coco_ap(truth, answer)
+    for change in (
+        lambda score: (score - 0.5) * 1e308,
+        lambda score: score * 1e-300,
+        lambda score: np.log(score + 1e-9),
+    ):
+        changed = toy_predictions([[(change(s), box) for s, box in d] for d in detections])
+        np.testing.assert_array_equal(lesion_ranks(truth, changed).rank, ranks)
+        same = froc(truth, changed)
+        np.testing.assert_array_equal(same.sensitivity, curve.sensitivity)
+        np.testing.assert_array_equal(same.fp_per_image, curve.fp_per_image)
+        assert coco_ap(truth, changed) == ap
+
+
 @given(any_splits)
 def test_laws_of_recall_and_froc(split) -> None:
     lesions, detections = split
@@ -136,6 +157,15 @@ def test_E11_plus_one_pixel_by_hand() -> None:
 def test_empty_boxes_overlap_nothing() -> None:
     point = np.array([[3.0, 3, 3, 3]])
     assert box_iou(point, point).item() == 0.0
+    assert not hit_matrix(point, point, HitRule(iou=0.0)).any()
+
+
+def test_negative_zero_is_zero() -> None:
+    lesion = (0, 0, 10, 10)
+    answer = toy_predictions([[(0.0, lesion), (-0.0, (50, 50, 60, 60))]])
+    curve = froc(toy_ground_truth([[lesion]]), answer)
+    assert curve.threshold.tolist() == [np.inf, 0.0]
+    assert curve.sensitivity_at(1.0) == 1.0
 
 
 def test_detection_without_area_takes_its_place_and_is_a_false_positive() -> None:
