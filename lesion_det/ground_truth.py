@@ -186,10 +186,9 @@ def require_inside(file_name: str) -> str:
     Raises:
         ValueError: absolute, with a drive, a backslash, a ``..`` or what no name can hold.
     """
-    parts = PurePosixPath(file_name).parts
-    if parts[:1] == ("/",) or ".." in parts or not {"\\", "\0"}.isdisjoint(file_name):
-        raise ValueError(f"{file_name!r:.200} leaves the folder of images")
-    if PureWindowsPath(file_name).drive:
+    path, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
+    climbs = path.is_absolute() or ".." in path.parts or bool(windows.drive)
+    if climbs or not {"\\", "\0"}.isdisjoint(file_name):
         raise ValueError(f"{file_name!r:.200} leaves the folder of images")
     return file_name
 
