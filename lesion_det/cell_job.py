@@ -21,10 +21,15 @@ TrainCell = Callable[[DetConfig, Path], int]
 def train_cell(config: DetConfig, folder: Path) -> int:
     """Train one cell in this process, print why where it fails, and return its exit code."""
     from lesion_det.train_det import train
+    from ubr_pretrain.run_folder import fault_words
 
     try:
         return train(config, folder).exit_code
-    except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError) as error:
+    except OSError as error:
+        traceback.print_exc()
+        print(fault_words(error, folder), file=sys.stderr)
+        return 1
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
         traceback.print_exc()
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return 1

@@ -20,8 +20,8 @@ def no_network(*_):
 socket.socket.connect = socket.getaddrinfo = no_network
 import torch
 torch.set_num_threads(1)
-from ubr_pretrain import store_reader, train_ubr
-store_reader.WORTH_CHILDREN = 0  # with its processes and the memory that they share
+from ubr_pretrain import store_reader, train_ubr, training_data
+store_reader.WORTH_CHILDREN, training_data.THREADS = 0, 1  # with its child and what they share
 if __name__ == "__main__":
     sys.exit(train_ubr.main(sys.argv[1:]))
 """
@@ -46,7 +46,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def run_flags(tmp_path: Path, **changes: object) -> list[str]:
-    config = tiny_config(write_tiny_cohort(tmp_path / "cohort"), **changes)
+    config = tiny_config(write_tiny_cohort(tmp_path / "cohort", 2), **changes)
     (tmp_path / "c.yaml").write_text(config_to_yaml(config))
     return ["--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")]
 
@@ -54,7 +54,7 @@ def run_flags(tmp_path: Path, **changes: object) -> list[str]:
 def test_T22_T28_without_home_network_and_shared_memory(tmp_path: Path) -> None:
     """No home, no network, a full /dev/shm: it trains; nothing of it needs any of the three."""
     (tmp_path / "offline.py").write_text(OFFLINE)
-    flags = run_flags(tmp_path, iterations=1)
+    flags = run_flags(tmp_path, iterations=1, holdout=())
     command = [sys.executable, str(tmp_path / "offline.py"), *flags]
     if shutil.which("unshare") and not subprocess.run(["unshare", "-m", "true"]).returncode:
         tiny = "mount -t tmpfs -o size=4k,nr_inodes=1 tmpfs /dev/shm && "

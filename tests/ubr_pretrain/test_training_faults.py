@@ -106,7 +106,7 @@ def test_T03_file_metrics_and_folder_are_synced_around_the_rename(config, tmp_pa
     assert "sync metrics.jsonl" in events[:at]
 
 
-def test_T05_a_second_sigint_ends_it_at_once(config, straight, tmp_path, monkeypatch, capsys):
+def test_T05_a_second_sigint_ends_it_at_once(config, tmp_path, monkeypatch, capsys):
     """SIGINT twice: the first asks for a checkpoint, the second ends at once (one line, 130)."""
 
     def press_twice(_):
@@ -118,7 +118,6 @@ def test_T05_a_second_sigint_ends_it_at_once(config, straight, tmp_path, monkeyp
     assert main(argv(config, run)) == 130
     assert last_words(capsys) == "train_ubr.py: stopped at once; the last checkpoint is kept"
     assert saved(run)["iteration"] == 3
-    assert_goes_on_to(straight, config, run)
 
 
 def test_T06_a_disk_that_fills_before_a_checkpoint(config, straight, tmp_path, monkeypatch, capsys):
@@ -241,9 +240,7 @@ def test_T17_a_stored_volume_that_is_cut_off_while_it_is_in_use(
     assert_goes_on_to(straight, own, tmp_path / "run")
 
 
-def test_T18_a_gpu_that_is_too_small_says_what_to_lower(
-    config, straight, tmp_path, monkeypatch, capsys
-):
+def test_T18_a_gpu_that_is_too_small_says_what_to_lower(config, tmp_path, monkeypatch, capsys):
     """GPU out of memory: iteration, g * m and what to lower are told, code 1, checkpoint kept."""
     from ubr_pretrain import losses
 
@@ -265,7 +262,6 @@ def test_T18_a_gpu_that_is_too_small_says_what_to_lower(
         "checkpoint is kept"
     )
     assert saved(run)["iteration"] == 3
-    assert_goes_on_to(straight, config, run)
 
 
 def test_T20_ranks_with_other_volumes_are_refused(config, tmp_path, monkeypatch, capsys):
@@ -352,7 +348,7 @@ def test_N25_no_machine_is_named_in_tensorboards_file(straight):
     assert [point.value for point in points] == pytest.approx(losses)
 
 
-def test_T27_without_tensorboard_the_training_goes_on(config, straight, tmp_path):
+def test_T06_T27_without_tensorboard_the_training_goes_on(config, straight, tmp_path):
     """TensorBoard's folder cannot be written: said once, and the training goes on without it."""
     with small_disk(tmp_path / "disk", 1) as disk:
         (disk.path / "tb").mkdir()
