@@ -31,6 +31,7 @@ from ubr_pretrain.runtime import generator
 from ubr_pretrain.scoring import read_curve, score_slices
 from ubr_pretrain.slice_positions import slice_positions, typical_lengths
 from ubr_pretrain.slice_store import StoredVolume
+from ubr_pretrain.spreadsheet import harmless
 from ubr_pretrain.starting_trunk import start_trunk
 from ubr_pretrain.train_ubr import train
 from ubr_pretrain.ubr_config import UbrConfig
@@ -144,7 +145,7 @@ def _require_unlabelled(data: EvidenceData, manifest: Path) -> None:
     """Stop where a training saw anybody but the subjects of the unlabelled set."""
     with manifest.open(encoding="utf-8", newline="") as file:
         seen = {row["subject"] for row in csv.DictReader(file) if row["use"] == "train"}
-    if strangers := seen - {volume.subject for volume in data.sets.unlabelled}:
+    if strangers := seen - {harmless(volume.subject) for volume in data.sets.unlabelled}:
         raise ValueError(f"{manifest}: {min(strangers)} was trained on and is not unlabelled")
 
 
