@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from converters import onnx_graph, verified_export
+from converters import verified_export
 from converters.export_backbone import main
 from converters.verified_export import export_backbone
 from tests.converters.checkpoints import SPEC, write_regressor
@@ -110,21 +110,6 @@ def test_a_trunk_alone_has_no_scores(
         )
     assert "onnx-scorer needs a checkpoint of train_ubr.py" in capsys.readouterr().err
     assert not (tmp_path / "s.onnx").exists()
-
-
-def test_without_the_extra_one_line_says_what_to_install(
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    monkeypatch.setattr(onnx_graph, "NEEDED", ("onnx", "absent_script", "absent_runtime"))
-    with pytest.raises(SystemExit) as stop:
-        main([str(source), str(tmp_path / "f.onnx"), "--layout", "onnx"])
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "ONNX needs absent_script, absent_runtime: pip install" in line
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_of_other_weights_is_never_published(

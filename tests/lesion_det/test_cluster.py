@@ -153,11 +153,3 @@ def test_no_gpu_is_asked_for_twice_or_for_a_cpu(slurm: Path, tmp_path: Path) -> 
     for options, gpu in ((["gpus-per-node=2"], True), (["gres=gpu:a100"], True), ([], False)):
         executor = slurm_executor(tmp_path / "cluster", options, gpu=gpu)
         assert "gpus" not in executor.parameters["additional_parameters"]
-
-
-def test_without_submitit_one_line_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ValueError, match=r"needs submitit; pip install '.*\[cluster\]'"):
-        slurm_executor(tmp_path, [], gpu=True)

@@ -61,14 +61,6 @@ def test_a_compiled_network_gets_full_batches_and_gives_what_was_asked_for(monke
     assert set(shapes) == {(MOST, 1, 64, 64)}
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch) -> None:
-    monkeypatch.setattr(network_backend, "find_spec", lambda _name: None)
-    for backend, extra in (("openvino", "openvino"), ("onnxruntime", "onnx")):
-        with pytest.raises(ValueError, match=rf"ct-body-part-transfer\[{extra}\]") as refusal:
-            read_scorer(device="cpu", backend=backend)
-        assert "\n" not in str(refusal.value)
-
-
 def test_a_backend_that_disagrees_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(
         network_backend, "_openvino", lambda *_: lambda hu: torch.full((len(hu),), 3.0)

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.command_line import refused_line
 from tests.ubr_pretrain.archives import recorded, write_archive, write_toy_checkpoint
-from tests.ubr_pretrain.stored_volumes import nii
 from tests.ubr_pretrain.test_guard import FaultyEntry
 from ubr_pretrain import score_volumes, scoring_run
 from ubr_pretrain.scans import find_scans
@@ -181,6 +179,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(
 def test_T04_a_signal_ends_the_wait_for_the_cluster(
     cluster, archive, checkpoint, local, tmp_path
 ) -> None:
+    """SIGTERM while scans are awaited from a cluster: the wait ends, the run goes on later."""
     from ubr_pretrain import ray_scoring
 
     threads = []
@@ -305,11 +304,3 @@ def test_a_cluster_that_is_started_here_is_as_important_as_this_process(monkeypa
     with ray_session(HERE, "--engine ray"):
         worker = ray.remote(num_cpus=0)(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote()
         assert ray.get(worker) == os.getpriority(os.PRIO_PROCESS, 0)
-
-
-def test_without_ray_the_extra_is_named(tmp_path, checkpoint, monkeypatch, capsys) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    nii(tmp_path)
-    argv = command(tmp_path, checkpoint, tmp_path / "out", "--engine", "ray")
-    assert "ct-body-part-transfer[ray]" in refused_line(score_volumes.main, capsys, argv)
-    assert not (tmp_path / "out").exists()
