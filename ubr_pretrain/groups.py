@@ -93,7 +93,7 @@ class GroupSampler:
         if not runs:
             raise ValueError("no volume to draw groups from")
         for index, volume_runs in enumerate(runs):
-            if max((len(run) for run in volume_runs), default=0) < m:
+            if all(len(run) < m for run in volume_runs):
                 raise ValueError(f"volume {index}: no run of {m} slices at one step")
         self.runs, self.g, self.m, self.seed, self.start_rule = runs, g, m, seed, start_rule
         self.min_k = [1] * len(runs) if min_k is None else min_k

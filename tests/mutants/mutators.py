@@ -53,6 +53,9 @@ _PAIRS = (
 COUNTERPARTS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 """Names and words that are easily taken for each other."""
 
+SYMMETRIC = ("min", "max", "minimum", "maximum")
+"""Functions that do not care which argument comes first."""
+
 CODE = re.compile(r"E-[A-Z0-9-]+")
 
 
@@ -212,7 +215,8 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+        ordered = ast.unparse(node.func).rpartition(".")[2] not in SYMMETRIC
+        if ordered and len(node.args) > 1 and not _is_starred(node.args[:2]):
             first, second, *rest = node.args
             self._plant(node, ast.Call(node.func, [second, first, *rest], node.keywords))
         if not self._raising:
@@ -278,6 +282,10 @@ class _Finder(ast.NodeVisitor):
         lines = range(self._statement.lineno, node.end_lineno + 1)
         at = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
         self.faults.append(_Fault(self._function, lines, at, text))
+
+
+def _is_starred(nodes: Sequence[ast.expr]) -> bool:
+    return any(isinstance(node, ast.Starred) for node in nodes)
 
 
 def _is_none(node: ast.expr) -> bool:

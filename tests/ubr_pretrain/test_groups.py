@@ -101,6 +101,12 @@ def test_a_run_is_drawn_in_proportion_to_its_slices():
     assert np.mean([s < 30 for s in starts]) == pytest.approx(0.75, abs=0.03)
 
 
+def test_slices_of_a_group_differ_whatever_the_seed_and_neighbours_are_among_them():
+    sampler = GroupSampler([[range(4), range(9, 40)]], 1, 8, seed=3)
+    steps = {tuple(np.diff(sampler.draw(i)[0][1])) for i in range(200)}
+    assert steps == {(k,) * 7 for k in (1, 2, 3, 4)}
+
+
 def test_as_many_groups_as_volumes_are_one_of_each_and_more_repeat_some():
     runs = [[range(9)]] * 3
     for iteration in range(10):
