@@ -31,6 +31,7 @@ from converters.lesions import UNKNOWN_TYPE, Lesion
 from converters.official_table import BoxIndex, OfficialSlice, OfficialTable
 from converters.slice_matching import SliceMatch, match_slice, usable
 from converters.split_checks import SplitFile
+from ubr_pretrain.journal import ProgressLine
 
 OUTSIDE_PX = 0.001
 """A box clipped to its image may exceed it by rounding."""
@@ -50,7 +51,9 @@ def audit_file(
     defects = [*check_images(coco), *check_annotations(coco)]
     slices, unplaced = _by_slice(coco)
     matches: dict[SliceKey, SliceMatch] = {}
-    for key, (entries, placed) in slices.items():
+    line = ProgressLine(len(slices), only_long=True)
+    for done, (key, (entries, placed)) in enumerate(slices.items(), start=1):
+        line.show(done, f"images of {ascii(coco.name)[1:-1]} compared")
         if (known := official.slices.get(key)) is not None:
             defects += _check_size(coco, known, entries)
             matches[key] = match_slice(placed, known, index, _scale(known, entries[0]))
@@ -66,6 +69,7 @@ def audit_file(
             Defect("E-DUPIMAGE", coco.name, image.where, table_name(key), "listed again", "once")
             for image in entries[1:]
         ]
+    line.close()
     # an orphan may hold the lesion that another slice lacks
     kept = {le for match in matches.values() for _, le in match.elsewhere}
     kept |= {

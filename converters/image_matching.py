@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.progress import track
 
 from converters.cohort import by_image
 from converters.lesions import Finding, KeySlice, Lesion, finding
 from converters.png_folder import Depth, PngFolder, PngRefused
+from ubr_pretrain.journal import ProgressLine
 
 REACH_MM = 2.0
 """How far from the key slice a detector of three slices reads (Yan et al. 2018)."""
@@ -103,14 +101,14 @@ def _bad_neighbour(folder: PngFolder, key_slice: KeySlice) -> str:
 def _checked(
     check: Callable[[tuple[list[Lesion], str]], tuple[PngRefused | None, str]],
     found: Sequence[tuple[list[Lesion], str]],
-) -> Iterable[tuple[PngRefused | None, str]]:
+) -> Iterator[tuple[PngRefused | None, str]]:
     """Yield the answers in order; files are read and decoded by threads."""
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        yield from track(
-            pool.map(check, found),
-            description="PNGs",
-            total=len(found),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
+    if not found:
+        return
+    with (
+        ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
+        closing(ProgressLine(len(found), only_long=True)) as line,
+    ):
+        for number, answer in enumerate(pool.map(check, found), start=1):
+            line.show(number, "PNGs checked")
+            yield answer

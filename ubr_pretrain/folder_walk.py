@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ubr_pretrain.ct import VolumeRefused
+
+FIRST_LINE_AFTER_S = 2.0
+LINE_EVERY_S = 15.0
+
+Say = Callable[[str], None]
+
+
+class SearchLine:
+    """Says every now and then how far a long search has got.
+
+    Args:
+        say: is told.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._looked_at = say, 0
+        self._next_line_s = time.monotonic() + FIRST_LINE_AFTER_S
+
+    def look(self, num_found: int) -> None:
+        """Count a file that is about to be looked at.
+
+        Args:
+            num_found: volumes and series so far.
+        """
+        if (now_s := time.monotonic()) >= self._next_line_s:
+            self._next_line_s = now_s + LINE_EVERY_S
+            self._say(f"searching: {self._looked_at} files looked at, {num_found} volumes found")
+        self._looked_at += 1
 
 
 @dataclass(frozen=True)

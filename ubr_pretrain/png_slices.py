@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused
+from ubr_pretrain.folder_names import lesion_tables
 from ubr_pretrain.reading_rules import MAX_SIDE_PX, ReadingRules, check_spacing
 from ubr_pretrain.sparse_volume import plan_reading
 from ubr_pretrain.stored_file import PNG_MAGIC, StoredFile, describe
@@ -114,7 +115,7 @@ def table_spacing_mm(folder: Path) -> tuple[float, float, float]:
         VolumeRefused: E-SPACING: no table, no row, a value that is no spacing, or rows that
             contradict each other.
     """
-    tables = sorted(folder.resolve().parent.parent.glob("DL_info*.csv"))
+    tables = lesion_tables(folder.resolve().parent)
     found: set[str] = set()
     for table in tables:
         try:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ubr_pretrain.cohort import find_listed_volumes
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.folder_walk import Listing, listings
+from ubr_pretrain.folder_names import lesion_tables
+from ubr_pretrain.folder_walk import Listing, Say, listings
 from ubr_pretrain.images import picture_kind
 from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.stored_file import StoredFile
@@ -60,25 +61,36 @@ class Scans:
     images: tuple[ImageEntry, ...]
 
 
-def find_scans(paths: Iterable[Path]) -> Scans:
-    """Find every volume and every single slice in files, folders and DICOM trees."""
+def find_scans(paths: Iterable[Path], say: Say = lambda _: None) -> Scans:
+    """Find every volume and every single slice in files, folders and DICOM trees.
+
+    Args:
+        paths: where to look.
+        say: is told now and then how far a long search has got.
+    """
     paths = list(paths)
     named = dict.fromkeys(path for path in paths if _is_picture(path))
     return find_listed_scans(
         listings(path for path in paths if path not in named),
         [ImageEntry(path, _image_name(path), named=True) for path in named],
+        say,
     )
 
 
-def find_listed_scans(listed: Iterable[Listing], images: Iterable[ImageEntry] = ()) -> Scans:
+def find_listed_scans(
+    listed: Iterable[Listing],
+    images: Iterable[ImageEntry] = (),
+    say: Say = lambda _: None,
+) -> Scans:
     """Find every volume and every single slice in what has been listed.
 
     Args:
         listed: folders, and files that the user named.
         images: single slices that are known already.
+        say: is told now and then how far a long search has got.
     """
     listed, images = list(listed), list(images)
-    volumes = find_listed_volumes(listed)
+    volumes = find_listed_volumes(listed, say)
     kept = []
     for entry in volumes:
         if _is_one_slice(entry):
@@ -152,8 +164,8 @@ def _is_loose_folder(entry: VolumeEntry) -> bool:
     try:
         first = min(file for file in entry.path.iterdir() if slice_number(file) is not None)
         with StoredFile(first) as file:
-            tables = entry.path.resolve().parent.parent.glob("DL_info*.csv")
-            return picture_kind(file) != "16-bit" or next(tables, None) is None
+            is_grey = picture_kind(file) == "16-bit"
+        return not (is_grey and lesion_tables(entry.path.resolve().parent))
     except (OSError, VolumeRefused):
         return False  # the reader of the folder will say so
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,7 +148,7 @@ def score_scans(
     identity = choice.identity(scorer)
     header = {**identity, **rules.header}
     if shard is None:
-        scans = find_scans(paths)
+        scans = find_scans(paths, partial(print, file=sys.stderr, flush=True))
         if not scans.volumes and not scans.images:
             skipped = ", ".join(f"{count} {why}" for why, count in scans.volumes.skipped.items())
             given = " ".join(map(str, paths[:5]))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ubr_pretrain.anchors import read_anchors
 from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.folder_names import lesion_tables
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.slice_store import (
@@ -30,6 +31,7 @@ from ubr_pretrain.slice_store import (
     data_sha256,
     split_by_subject,
 )
+from ubr_pretrain.spreadsheet import harmless
 from ubr_pretrain.ubr_config import UbrConfig
 from ubr_pretrain.volumes import find_volumes
 
@@ -108,13 +110,13 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
     Raises:
         ValueError: no volume was found, all were refused, or all are held out.
     """
-    cohort = find_volumes(config.data)
-    entries = [e for e in cohort if config.allow_leakage or not _is_for_evaluation(e.path)]
-    where = config.store or folder.path / "slices"
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
 
+    cohort = find_volumes(config.data, say if ranks.is_first else lambda _: None)
+    entries = [e for e in cohort if config.allow_leakage or not _is_for_evaluation(e.path)]
+    where = config.store or folder.path / "slices"
     if ranks.is_first:
         for reason, count in cohort.skipped.items():
             say(f"skipped {count} files: {reason}")
@@ -160,7 +162,7 @@ def read_training_data(config: UbrConfig, folder: RunFolder, ranks: Ranks) -> Tr
 def _is_for_evaluation(path: Path) -> bool:
     """Whether a folder of slices shows a patient of DeepLesion's validation or test split."""
     patient = path.name.partition("_")[0]
-    tables = path.parent.parent.glob("DL_info*.csv") if path.parent.name == "Images_png" else ()
+    tables = lesion_tables(path.parent) if path.parent.name == "Images_png" else []
     return any(patient in _evaluation_patients(table) for table in tables)
 
 
@@ -182,7 +184,7 @@ def _write_manifest(
     rows += [(r.name, "", "refused", "", f"{r.code} {r.cause}") for r in refused]
     table = pd.DataFrame(rows, columns=["volume", "subject", "use", "sha256", "reason"])
     with write_atomically(folder.path / "manifest.csv", "w") as file:
-        table.to_csv(file, index=False)
+        table.map(harmless).to_csv(file, index=False)
 
 
 def _weights(config: UbrConfig, training: Sequence[StoredVolume]) -> list[float] | None:
