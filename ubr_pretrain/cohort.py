@@ -27,7 +27,7 @@ from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader, read_dicom_header
 from ubr_pretrain.dicom_series import split_phases
 from ubr_pretrain.dicom_slices import ct_slices
-from ubr_pretrain.folder_walk import Listing, listings
+from ubr_pretrain.folder_walk import Listing, Say, SearchLine, listings
 from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.stored_file import StoredFile, describe
@@ -55,19 +55,23 @@ class Cohort(list[VolumeEntry]):
         self.passed_over: list[VolumeRefused] = []
 
 
-def find_volumes(paths: Iterable[Path | str]) -> Cohort:
+def find_volumes(paths: Iterable[Path | str], say: Say = lambda _: None) -> Cohort:
     """Find every volume in files, folders and DICOM trees, each real file once.
 
     A subject is the ``subject`` of the volume's row in a ``manifest.csv`` (columns ``volume``,
     ``subject``) beside it, a hash of the PatientID, or the patient number of a DeepLesion folder;
     any other volume is its own subject.
+
+    Args:
+        paths: where to look.
+        say: is told now and then how far a long search has got.
     """
-    return find_listed_volumes(listings(Path(path) for path in paths))
+    return find_listed_volumes(listings(Path(path) for path in paths), say)
 
 
-def find_listed_volumes(listed: Iterable[Listing]) -> Cohort:
+def find_listed_volumes(listed: Iterable[Listing], say: Say = lambda _: None) -> Cohort:
     """Find every volume in folders that have been listed, as ``find_volumes`` does."""
-    search = _Search()
+    search = _Search(say)
     for listing in listed:
         search.take(listing)
     return search.cohort()
@@ -76,8 +80,9 @@ def find_listed_volumes(listed: Iterable[Listing]) -> Cohort:
 class _Search:
     """What has been found so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say) -> None:
         self.found = Cohort()
+        self.line = SearchLine(say)
         self.series: dict[str, list[DicomHeader]] = defaultdict(list)
         self.patients: dict[Path, set[str]] = defaultdict(set)
         self.broken_slices: dict[Path, list[VolumeRefused]] = defaultdict(list)
@@ -104,6 +109,7 @@ class _Search:
             self._take_file(file, listing.named)
 
     def _take_file(self, path: Path, named: bool) -> None:
+        self.line.look(len(self.found))
         expected = named or VOLUME_SUFFIX.search(path.name) is not None
         try:
             with StoredFile(path) as file:
@@ -180,10 +186,9 @@ class _Search:
             headers=tuple(headers),
         )
         folders = {file.parent for file in files}
-        patients = {patient for place in folders for patient in self.patients[place]}
-        if len(patients) > 1:
-            entry = replace(entry, notes=(f"its folder holds {len(patients)} patients",))
-        broken = [r for place in sorted(folders) for r in self.broken_slices.get(place, [])]
+        if (patients := self._num_patients(folders)) > 1:
+            entry = replace(entry, notes=(f"its folder holds {patients} patients",))
+        broken = [self.broken_slices[f][0] for f in sorted(folders) if self.broken_slices.get(f)]
         if broken:  # it may be a slice of this series
             return [replace(entry, refusal=broken[0])]
         try:
@@ -200,6 +205,12 @@ class _Search:
             replace(entry, phase=n, name=f"{entry.name}-phase{n}")
             for n in range(1, len(phases) + 1)
         ]
+
+    def _num_patients(self, folders: set[Path]) -> int:
+        """Count those of some folders; a flat one of thousands is not gone through for each."""
+        if len(folders) == 1:
+            return len(self.patients[next(iter(folders))])
+        return len(set[str]().union(*(self.patients[folder] for folder in folders)))
 
 
 def _broken_slice(header: DicomHeader) -> VolumeRefused | None:
