@@ -47,9 +47,10 @@ def inflated(content: bytes, inflater: object, folder: Path, block: int) -> tupl
     flip=st.one_of(st.none(), st.integers(80, 10_000)),
     block=st.sampled_from([1, 7, 64, 5000]),
 )
-def test_both_inflaters_give_the_same_bytes_or_refuse(
+def test_N64_both_inflaters_give_the_same_bytes_or_refuse(
     members, level, tail, cut, flip, block, tmp_path_factory
 ):
+    """Isal and zlib read the same bytes or refuse the same files, in pieces of any size."""
     isal_zlib = pytest.importorskip("isal.isal_zlib", reason="needs isal", exc_type=ImportError)
     content = bytearray(b"".join(gzip.compress(m, level, mtime=0) for m in members) + tail)
     if flip is not None:
