@@ -46,9 +46,10 @@ SURVIVED, KILLED = 0, 1
 ARGUMENTS = ("-q", "--assert=plain", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
 ARGUMENTS += ("-o", "timeout=0", "--hypothesis-profile=mutants")
 
-# No shrinking: that an example fails is all that is asked.
+# Fewer examples than the suite has, and no shrinking: that one fails is all that is asked.
 settings.register_profile(
     "mutants",
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,
