@@ -175,7 +175,8 @@ class DetConfig(Config):
         device: "auto", "cpu", "cuda", "cuda:N".
         precision: "fp32" (float32 on every device), "tf32" (products of a GPU with 10 bits of
             mantissa), or "bf16" autocast on CUDA.
-        deterministic: keep to kernels that do the same in every run.
+        deterministic: keep a GPU to the convolutions that give the same bits in every run; a CPU
+            always does. What cuDNN does not compute may still add up in another order there.
     """
 
     init: Arm = "random"

@@ -3,8 +3,10 @@
 import ast
 import importlib.util
 import sys
+import tomllib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,15 @@ def test_S15_no_module_needs_what_is_optional_to_be_imported() -> None:
         needed = OPTIONAL & {*imported_at_once(ast.parse(file.read_text("utf-8")))}
         unexpected = [name for name in needed if file.stem not in ITS_OWN.get(name, set())]
         assert not unexpected, f"{file.name} imports {unexpected}"
+
+
+def test_S14_every_dependency_has_a_lowest_version() -> None:
+    """Every dependency has a lowest version, and `make test-oldest` runs the tests with those."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    ours = [name for name in wanted if name.startswith(f"{project['name']}[")]
+    assert len(ours) == 1
+    assert [name for name in wanted if ">=" not in name] == ours
 
 
 @pytest.fixture(scope="module")

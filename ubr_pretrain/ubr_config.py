@@ -192,7 +192,8 @@ class UbrConfig(Config):
             memory; "auto": in the GPU's memory or pinned where half of what is free is enough, else
             on disk; on disk for a CPU. It changes no result.
         compile: translate the network with torch.compile first; equal up to rounding.
-        deterministic: keep to kernels that do the same in every run.
+        deterministic: keep a GPU to the convolutions that give the same bits in every run; a CPU
+            always does. What cuDNN does not compute may still add up in another order there.
     """
 
     data: tuple[Path, ...] = ()
