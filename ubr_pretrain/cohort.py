@@ -167,10 +167,17 @@ class _Search:
             entries += [entry] if entry.series_uid is None else self._series(entry.series_uid)
         with_series = {h.path.parent for headers in self.series.values() for h in headers}
         for folder, refusals in self.broken_slices.items():
-            if folder not in with_series:
-                entries += [
-                    VolumeEntry(Path(r.path), _stem(Path(r.path)), "", refusal=r) for r in refusals
-                ]
+            if folder in with_series:
+                continue
+            files = [Path(refusal.path) for refusal in refusals]
+            if {r.code for r in refusals} == {"E-NOPIXELS"} and self.named.isdisjoint(files):
+                self.found.passed_over.append(refusals[0])  # headers by themselves
+                self.found.skipped["E-NOPIXELS"] += len(files)
+                continue
+            entries += [
+                VolumeEntry(file, _stem(file), "", refusal=refusal)
+                for file, refusal in zip(files, refusals, strict=True)
+            ]
         self.found[:] = _uniquely_named(entries)
         return self.found
 

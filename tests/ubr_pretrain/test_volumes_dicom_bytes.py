@@ -142,3 +142,16 @@ def test_V66_a_slice_that_changes_between_header_and_pixels(
     monkeypatch.setattr(dicom_series, "ct_slices", and_meddle)
     with pytest.raises(VolumeRefused, match=r"^E-MISSING .*003\.dcm"):
         entry.read()
+
+
+def test_N02_headers_without_pixels_are_passed_over_and_counted(tmp_path: Path, hu) -> None:
+    """One line and one count for a folder of them, not a row for each; E-NOPIXELS where named."""
+    write_series(tmp_path / "headers", hu, SPACING, PixelData=None)
+    write_series(tmp_path / "scan", hu, SPACING, SeriesInstanceUID="1.2.3")
+    cohort = find_volumes([tmp_path])
+    assert [entry.read().num_slices for entry in cohort] == [7]
+    assert cohort.skipped == {"E-NOPIXELS": 7}
+    assert [fault.code for fault in cohort.passed_over] == ["E-NOPIXELS"]
+    with pytest.raises(VolumeRefused, match=r"^E-NOPIXELS .*headers/000\.dcm"):
+        read_volume(tmp_path / "headers")
+    refused(tmp_path / "headers" / "003.dcm", "E-NOPIXELS", "003.dcm")
