@@ -33,7 +33,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "ubr_pretrain/monotone_fit.py": ("ubr_pretrain/test_monotone_fit.py",),
     "ubr_pretrain/orientation.py": ("ubr_pretrain/test_orientation.py",),
     "ubr_pretrain/slice_positions.py": ("ubr_pretrain/test_slice_positions.py",),
-    "ubr_pretrain/hounsfield.py": ("ubr_pretrain/test_volumes_numbers.py",),
+    "ubr_pretrain/hounsfield.py": ("ubr_pretrain/test_hounsfield.py",),
 }
 
 
