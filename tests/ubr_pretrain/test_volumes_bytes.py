@@ -2,9 +2,13 @@
 
 import gzip
 import os
+import socket
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -19,7 +23,7 @@ from tests.ubr_pretrain.stored_volumes import (
     write_itk,
 )
 from ubr_pretrain.ct import VolumeRefused
-from ubr_pretrain.volumes import read_volume
+from ubr_pretrain.volumes import find_volumes, read_volume
 
 
 def compressed(folder: Path, kind: str) -> Path:
@@ -174,15 +178,16 @@ def test_V56_huge_dimensions_are_refused_before_allocation(tmp_path: Path, zippe
     refused(path, "E-TRUNC", f"declares {32767**3 * 2} bytes", max_bytes=10**15)
 
 
-@pytest.mark.parametrize("name", ["folder", "fifo"])
-def test_V61_a_folder_or_pipe_with_a_file_name_is_refused_at_once(tmp_path: Path, name) -> None:
-    """A pipe is E-NOTFILE at once; a folder is searched like any other (E-NODATA if empty)."""
+@pytest.mark.parametrize("name", ["folder", "fifo", "socket"])
+def test_V61_no_file_with_a_file_name_is_refused_at_once(tmp_path: Path, name) -> None:
+    """A pipe or socket is E-NOTFILE at once; a folder is searched (E-NODATA if it is empty)."""
     path = tmp_path / "scan.nii.gz"
-    path.mkdir() if name == "folder" else os.mkfifo(path)
-    if name == "folder":
-        refused(path, "E-NODATA", "empty")
-    else:
-        refused(path, "E-NOTFILE", "a pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        {"folder": Path.mkdir, "fifo": os.mkfifo, "socket": lambda p: listening.bind(str(p))}[name](
+            path
+        )
+    code, word = ("E-NODATA", "empty") if name == "folder" else ("E-NOTFILE", f"a {name}")
+    refused(path, code, word.replace("fifo", "pipe"))
 
 
 def test_V61_a_device_is_no_volume() -> None:
@@ -218,12 +223,35 @@ def test_V65_V66_a_path_that_cannot_be_opened_is_missing(tmp_path: Path, name: s
     assert refusal(tmp_path / name).code == "E-MISSING"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_V65_a_file_without_permission_is_missing(tmp_path: Path) -> None:
-    """E-MISSING, permission denied."""
-    path = nii(tmp_path)
-    path.chmod(0)
-    refused(path, "E-MISSING", "Permission denied")
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up for a while the right of root to read everything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_V65_what_may_not_be_read_is_missing() -> None:
+    """E-MISSING, permission denied, for a file and for a folder of a tree; the rest is read."""
+    with TemporaryDirectory() as name:  # tmp_path lies in a folder that nobody may enter
+        top = Path(name)
+        for place in ("open", "closed", "shut"):
+            (top / place).mkdir()
+            nii(top / place, f"{place}.nii")
+        for path, mode in ((top, 0o755), (top / "closed" / "closed.nii", 0), (top / "shut", 0)):
+            path.chmod(mode)
+        with as_nobody():
+            refused(top / "closed" / "closed.nii", "E-MISSING", "Permission denied")
+            entries = find_volumes([top])
+            codes = [entry.refusal.code if entry.refusal else "" for entry in entries]
+            assert sorted(codes) == ["", "E-MISSING", "E-MISSING"]
+            assert entries[codes.index("")].read().num_slices == 6
+        (top / "shut").chmod(0o755)
 
 
 def test_V66_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch) -> None:
