@@ -40,7 +40,7 @@ def looks_damaged(volume: Volume) -> str | None:
         return None
     tissue = (thin > TISSUE_HU).mean(axis=2) >= MIN_TISSUE_SHARE
     inside = _between(blank, tissue, hu.shape[1]) | _between(blank.T, tissue.T, MAX_SLICES).T
-    whole = blank.all(axis=1)[np.newaxis]
+    whole = np.asarray(blank.all(axis=1))[np.newaxis]
     inside |= _between(whole, ~whole, len(hu)).T
     for k, y in np.argwhere(inside):
         inside[k, y] = bool((hu[k, y] == hu[k, y, 0]).all())
