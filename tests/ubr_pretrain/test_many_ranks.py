@@ -100,7 +100,7 @@ def config(tmp_path_factory):
     )
 
 
-def test_T19_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_of_ranks(
+def test_C16_T19_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_of_ranks(
     config, tmp_path, monkeypatch
 ):
     """A killed rank ends all within 60 s with one line; any number of ranks goes on."""
