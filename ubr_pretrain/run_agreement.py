@@ -71,8 +71,8 @@ def compare_runs(run: Path, again: Path, tolerance: float) -> list[Finding]:
     Raises:
         CheckpointRefused: a checkpoint is damaged.
     """
-    metrics = [read_metrics(folder / "metrics.jsonl") for folder in (run, again)]
-    findings = [compare_metrics(*metrics, tolerance)]
+    before, now = (read_metrics(folder / "metrics.jsonl") for folder in (run, again))
+    findings = [compare_metrics(before, now, tolerance)]
     names = {
         file.name
         for folder in (run, again)
@@ -100,7 +100,8 @@ def compare_metrics(
         tolerance: relative, of a number; 0: equal to the last bit, texts too.
     """
     unequal, first = 0, ""
-    for there, here in zip_longest(before, now, fillvalue={}):
+    nothing: Mapping[str, Any] = {}
+    for there, here in zip_longest(before, now, fillvalue=nothing):
         told = next(_differences(there, here, tolerance), None)
         if told is None:
             continue
@@ -140,11 +141,13 @@ def _compare_weights(run: Path, again: Path, name: str, tolerance: float) -> Fin
     for folder, words in ((run, "the run has none"), (again, "the reproduction has none")):
         if not (folder / what).is_file():
             return Finding(what, False, words)
-    states = []
-    for folder in (run, again):
-        kind = checkpoint_kind(folder / what)
-        states.append(read_checkpoint(folder / what, kind)[WEIGHTS[kind]])
-    return compare_weights(what, *states, tolerance)
+    before, now = (_read_weights(folder / what) for folder in (run, again))
+    return compare_weights(what, before, now, tolerance)
+
+
+def _read_weights(file: Path) -> Mapping[str, Tensor]:
+    kind = checkpoint_kind(file)
+    return read_checkpoint(file, kind)[WEIGHTS[kind]]
 
 
 def compare_weights(
