@@ -7,6 +7,7 @@ Shapes:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +30,7 @@ from lesion_det.slices import PreparedImage
 from lesion_det.topk_recall import lesion_ranks
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
-from ubr_pretrain.runtime import Ranks, StopRequest
+from ubr_pretrain.runtime import Ranks, Stopped, StopRequest
 from ubr_pretrain.trunk import Trunk, require_network
 
 
@@ -62,7 +63,7 @@ def predict_all(
 ) -> list[Predictions] | None:
     """Predict on several files; None, on all ranks, where a signal came to one of them.
 
-    Between two images a signal is looked for, so nobody waits for the end of thousands.
+    Nobody waits for the end of thousands of images, nor, in a single process, of one.
     """
     was_training = detector.training
     detector.eval()
@@ -72,7 +73,9 @@ def predict_all(
         for record in ground_truth.images[ranks.rank :: ranks.world_size]:
             if stop.signal is not None:
                 break
-            found[record.id] = detect_original(detector, prepared[record], ranks.device, bf16=bf16)
+            with suppress(Stopped), nullcontext() if ranks.world_size > 1 else stop.at_once():
+                answer = detect_original(detector, prepared[record], ranks.device, bf16=bf16)
+                found[record.id] = answer
         signals, of_ranks = zip(*ranks.gather_objects((stop.signal or 0, found)), strict=True)
         if any(signals):
             stop.signal = stop.signal or max(signals)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from ubr_pretrain.runtime import Ranks, Stopped, StopRequest
 
 LONG_S = 1.0
-"""A step after one that took longer is given up at a signal; others are brought to their end."""
+"""A step that takes longer is given up at a signal; a shorter one is brought to its end."""
 
 
 class LongSteps:
-    """Forward and backward passes that a signal may end.
+    """Forward and backward passes that a signal ends between two layers, where they take long.
 
     Several ranks wait for each other, a GPU takes no seconds, and a batch norm has counted what it
     saw: there every step is brought to its end.
@@ -35,32 +34,40 @@ class LongSteps:
     def __init__(
         self, network: nn.Module, ranks: Ranks, stop: StopRequest, *, compiled: bool = False
     ) -> None:
-        self._stop, self._is_long = stop, False
+        self._stop = stop
+        self._began_s: float | None = None
         self.given_up = False
         keeps_count = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
         alone = ranks.world_size == 1 and ranks.device.type == "cpu"
-        self._may_end = alone and not keeps_count and not compiled
-        if self._may_end:  # the backward pass is one call: Python hears of a signal in its hooks
+        if alone and not keeps_count and not compiled:
             for module in network.modules():
                 if not [*module.children()]:
-                    module.register_forward_hook(_listen)
+                    module.register_forward_hook(self._after_layer)
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Enclose a forward and backward pass; ``given_up`` says that a signal ended it."""
-        began_s = time.monotonic()
+        self._began_s = time.monotonic()
         try:
-            with self._stop.at_once() if self._is_long else nullcontext():
-                yield
+            yield
         except Stopped:
             self.given_up = True
-        self._is_long = self._may_end and time.monotonic() - began_s > LONG_S
+        finally:
+            self._began_s = None
 
+    def look(self) -> None:
+        """Look for a signal, between two layers.
 
-def _listen(_module: nn.Module, _inputs: object, output: object) -> None:
-    if isinstance(output, Tensor) and output.requires_grad and torch.is_grad_enabled():
-        output.register_hook(_nothing)  # type: ignore[no-untyped-call]
+        Raises:
+            Stopped: there was one, and the step takes long.
+        """
+        began_s = self._began_s
+        if began_s is None or self._stop.signal is None:
+            return
+        if time.monotonic() - began_s > LONG_S:
+            raise Stopped
 
-
-def _nothing(_gradient: Tensor) -> None:
-    """Change nothing."""
+    def _after_layer(self, _layer: nn.Module, _inputs: object, output: object) -> None:
+        self.look()
+        if isinstance(output, Tensor) and output.requires_grad:  # on its way back, too
+            output.register_hook(lambda _: self.look())  # type: ignore[no-untyped-call]

@@ -112,6 +112,7 @@ def test_a_training_whose_numbers_come_late_is_the_same_training(cohort, tmp_pat
 def test_T14_no_checkpoint_has_weights_from_behind_a_loss_that_is_not_finite(
     cohort, tmp_path, monkeypatch, steps
 ):
+    """No checkpoint holds weights of a step whose loss, read one step late, is not finite."""
     late_by(monkeypatch, steps)
     shown = []
     monkeypatch.setattr(Journal, "progress", lambda self, iteration, text: shown.append(iteration))
