@@ -11,8 +11,10 @@ import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from tests.needs import Needs
 
 ROOT = Path(__file__).resolve().parents[1]
 CATALOGUE = ROOT / "tests" / "faults.toml"
@@ -58,47 +60,6 @@ class FaultTest:
         return _ID.sub("", self.name).removeprefix("test_").strip("_").replace("_", " ")
 
 
-@dataclass
-class _Module:
-    """One file of tests: its names for marks, and what every test in it needs."""
-
-    markers: Mapping[str, str]
-    names: dict[str, ast.expr] = field(default_factory=dict)
-
-    def needs(self, node: ast.expr) -> Iterator[str]:
-        """What a mark, a list of marks or a name of one asks for."""
-        if isinstance(node, ast.Name) and node.id in self.names:
-            yield from self.needs(self.names[node.id])
-        for part in ast.walk(node):
-            if isinstance(part, ast.Call) and _last_name(part.func) == "skipif":
-                yield from (_skipped(word.value) for word in part.keywords if word.arg == "reason")
-            elif isinstance(part, ast.Attribute) and part.attr in self.markers:
-                yield self.markers[part.attr]
-
-    def needs_of_calls(self, body: Iterable[ast.AST]) -> Iterator[str]:
-        """What calls of importorskip and skip in these statements ask for."""
-        for call in (part for statement in body for part in ast.walk(statement)):
-            if isinstance(call, ast.Call) and call.args:
-                if _last_name(call.func) == "importorskip":
-                    package = ast.literal_eval(call.args[0]) if _constant(call.args[0]) else "more"
-                    yield f"needs {package.partition('.')[0]}"
-                elif _last_name(call.func) == "skip":
-                    yield _skipped(call.args[0])
-
-
-def _constant(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant)
-
-
-def _last_name(node: ast.expr) -> str:
-    return getattr(node, "attr", getattr(node, "id", ""))
-
-
-def _skipped(reason: ast.expr) -> str:
-    words = ast.literal_eval(reason) if _constant(reason) else ast.unparse(reason)
-    return words if words.startswith("needs ") else f"skipped where {words}"
-
-
 def faults(catalogue: Path = CATALOGUE) -> dict[str, Fault]:
     """Every row by its id, in the order of the page."""
     sections = tomllib.loads(catalogue.read_text("utf-8"))
@@ -114,41 +75,20 @@ def faults(catalogue: Path = CATALOGUE) -> dict[str, Fault]:
     return rows
 
 
-def markers(pyproject: Path = ROOT / "pyproject.toml") -> dict[str, str]:
-    """What each registered mark says it needs."""
-    options = tomllib.loads(pyproject.read_text("utf-8"))["tool"]["pytest"]["ini_options"]
-    return {
-        name: words.strip() for name, _, words in (m.partition(":") for m in options["markers"])
-    }
-
-
-def tests_of(file: Path, marks: Mapping[str, str]) -> Iterator[FaultTest]:
+def tests_of(file: Path, needs: Needs) -> Iterator[FaultTest]:
     """The tests of one file whose names carry an id."""
-    tree = ast.parse(file.read_text("utf-8"))
-    module = _Module(marks)
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            module.names[node.targets[0].id] = node.value
-    outside = [node for node in tree.body if isinstance(node, ast.Assign | ast.Expr)]
-    everywhere = [*module.needs_of_calls(outside)]
-    if "pytestmark" in module.names:
-        everywhere += module.needs(module.names["pytestmark"])
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and re.match(r"test_.*", node.name):
-            if not _ID.search(node.name):
-                continue
-            own = [need for mark in node.decorator_list for need in module.needs(mark)]
-            own += module.needs_of_calls(node.body)
-            behaviour = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
-            needs = tuple(dict.fromkeys(everywhere + own))
-            yield FaultTest(node.name, file, behaviour, needs)
+    for node in ast.walk(needs.source(file).tree):
+        if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+            continue
+        if _ID.search(node.name):
+            said = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
+            yield FaultTest(node.name, file, said, needs.of(node, file))
 
 
 def fault_tests(root: Path = ROOT) -> list[FaultTest]:
     """Every test whose name carries an id, by file and place in it."""
-    marks = markers(root / "pyproject.toml")
-    files = sorted((root / "tests").rglob("test_*.py"))
-    return [test for file in files for test in tests_of(file, marks)]
+    needs, files = Needs(root), sorted((root / "tests").rglob("test_*.py"))
+    return [test for file in files for test in tests_of(file, needs)]
 
 
 def by_id(tests: Iterable[FaultTest]) -> dict[str, list[FaultTest]]:

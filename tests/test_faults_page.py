@@ -33,11 +33,14 @@ TESTS = '''
         More about it.
         """
 
+    def helper():
+        pytest.importorskip("timm.models")
+
     class TestOthers:
         @big
-        def test_V01_V02_both(self):
+        def test_V01_V02_both(self, scarce):
             """Both * are refused."""
-            pytest.importorskip("timm.models")
+            helper()
 
     def test_nothing_of_the_sort(): ...
     '''
@@ -48,6 +51,9 @@ def project(tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "faults.toml").write_text(dedent(CATALOGUE))
     (tmp_path / "tests" / "test_some.py").write_text(dedent(TESTS))
+    (tmp_path / "tests" / "conftest.py").write_text(
+        "import pytest\n@pytest.fixture\ndef scarce():\n    pytest.skip('needs a scarce thing')\n"
+    )
     (tmp_path / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\nmarkers = ["real: needs the real slices"]\n'
     )
@@ -66,8 +72,8 @@ def test_page_has_each_test_in_each_of_its_rows(project):
         | row | fault | what happens | test |
         | --- | --- | --- | --- |
         | **V01** | a file of 0 bytes | It is refused as empty. *(needs the real slices)* | [empty](../tests/test_some.py "test_V01_empty") |
-        |  |  | Both \\* are refused. *(needs the real slices; skipped where the machine is small; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
-        | **V02** | a file that &lt;ends> early | Both \\* are refused. *(needs the real slices; skipped where the machine is small; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
+        |  |  | Both \\* are refused. *(needs the real slices; may be skipped: the machine is small; needs a scarce thing; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
+        | **V02** | a file that &lt;ends> early | Both \\* are refused. *(needs the real slices; may be skipped: the machine is small; needs a scarce thing; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
 
         ## On the way
 
