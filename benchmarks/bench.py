@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 
 MODULES = (
     *("training", "scoring", "store", "growth", "evaluation", "startup", "archive", "detector"),
-    *("inputs", "scale"),
+    *("inputs", "scale", "load"),
 )
 
 LIMIT_S = 900.0

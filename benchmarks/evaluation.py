@@ -34,7 +34,9 @@ PASSES = 3
 MOST_S = 2.0
 
 
-def write_split(folder: Path) -> tuple[Path, Path]:
+def write_split(
+    folder: Path, num_images: int = NUM_IMAGES, num_detections: int = NUM_DETECTIONS
+) -> tuple[Path, Path]:
     """Write ``test.json`` and results as Detectron2 writes them; up to seven near the lesions."""
     rng = np.random.default_rng(0)
 
@@ -42,7 +44,7 @@ def write_split(folder: Path) -> tuple[Path, Path]:
         return np.concatenate([rng.uniform(0, 430, (count, 2)), rng.uniform(8, 80, (count, 2))], 1)
 
     images, annotations, results = [], [], []
-    for i in range(1, NUM_IMAGES + 1):
+    for i in range(1, num_images + 1):
         images.append(
             {"id": i, "file_name": f"{i:06d}_01_01/{i % 300:03d}.png", "height": 512, "width": 512}
             | {"patient_index": i // 3, "study_index": 1, "series_id": 1, "key_slice_index": 5}
@@ -55,10 +57,10 @@ def write_split(folder: Path) -> tuple[Path, Path]:
             | {"diameters_px": box[2:].tolist()}
             for n, box in enumerate(lesions, start=1)
         ]
-        found, near = boxes(NUM_DETECTIONS), int(rng.integers(0, 8))
+        found, near = boxes(num_detections), int(rng.integers(0, min(num_detections, 7) + 1))
         shifts = rng.normal(0, 3, (near, 4))
         found[:near] = np.abs(lesions[rng.integers(len(lesions), size=near)] + shifts)
-        scores = np.concatenate([rng.beta(3, 2, near), rng.beta(1, 6, NUM_DETECTIONS - near)])
+        scores = np.concatenate([rng.beta(3, 2, near), rng.beta(1, 6, num_detections - near)])
         results += [
             {"image_id": i, "category_id": 1, "bbox": box, "score": score}
             for box, score in zip(found.tolist(), scores.tolist(), strict=True)

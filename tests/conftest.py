@@ -1,8 +1,10 @@
 """Where the tests find real data; shape annotations run as checks while the tests do."""
 
+import importlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -78,6 +80,13 @@ def real_dicom() -> Path:
 @pytest.fixture(scope="session")
 def real_deeplesion() -> Path:
     return _folder("deeplesion")
+
+
+@pytest.fixture
+def load_inputs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What makes many small things for ``benchmarks/load.py``."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+    return importlib.import_module("load_inputs")
 
 
 @pytest.fixture(scope="module")
