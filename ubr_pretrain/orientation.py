@@ -103,7 +103,7 @@ def to_axial(
         raise VolumeRefused("E-GAP", path, "uneven slices across the body cannot become axial ones")
     else:
         dz *= math.cos(math.radians(tilt_deg))
-        z_mm = np.arange(len(hu), dtype=np.float64) * dz
+        z_mm = np.arange(len(hu)) * dz
     _check_axial(hu.shape, (dz, dy, dx), path)
     notes = (*notes, *_notes(grid, order, tilt_deg, (dy, dx)))
     affine_lps = None

@@ -103,7 +103,7 @@ def _report(
     )
     for function, was, becomes in sorted(survivors - harmless):
         print(f"    {function or 'on import'}\n      - {was}\n      + {becomes}", flush=True)
-    stale = listed.keys() - survivors
+    stale = {key for key in listed if verdicts.get(json.dumps(key), "survived") != "survived"}
     for function, was, becomes in sorted(stale):
         print(
             f"    no longer survives, take it from {EXCUSES.name}: {function}: {was} -> {becomes}"

@@ -56,6 +56,9 @@ COUNTERPARTS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 SYMMETRIC = ("min", "max", "minimum", "maximum")
 """Functions that do not care which argument comes first."""
 
+GUARDS = ("strict",)
+"""Arguments that say nothing but what is so anyhow: zip's."""
+
 CODE = re.compile(r"E-[A-Z0-9-]+")
 
 
@@ -220,10 +223,15 @@ class _Finder(ast.NodeVisitor):
             first, second, *rest = node.args
             self._plant(node, ast.Call(node.func, [second, first, *rest], node.keywords))
         if not self._raising:
-            for i in range(len(node.keywords)):
+            for i, keyword in enumerate(node.keywords):
                 kept = node.keywords[:i] + node.keywords[i + 1 :]
-                self._plant(node, ast.Call(node.func, node.args, kept))
+                if keyword.arg not in GUARDS:
+                    self._plant(node, ast.Call(node.func, node.args, kept))
         self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg not in GUARDS:
+            self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load) and node.id in COUNTERPARTS:

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubr_pretrain.crop import (
+    crop_slices,
     find_slices,
     stretch_of_coordinates,
     stretch_of_landmarks,
     stretch_of_zones,
 )
+from ubr_pretrain.ct import Volume
 from ubr_pretrain.scored_volume import ScoredVolume
 from ubr_pretrain.scoring import read_curve
 
@@ -81,3 +83,53 @@ def test_stretches_are_neighbouring_zones_or_two_landmarks_in_either_order() -> 
     uncalibrated = replace(scored, coordinate=None, zones=None)
     with pytest.raises(ValueError, match="need a calibration"):
         find_slices(both, uncalibrated)
+
+
+def test_a_crop_holds_its_slices_at_their_old_places() -> None:
+    hu = np.arange(6 * 2 * 2).reshape(6, 2, 2).astype(np.int16)
+    affine = np.array([[0, 0, 0.7, 11], [0.1, 0.7, 0, -7], [-5.0, 0, 0, 300], [0, 0, 0, 1.0]])
+    z_mm = np.array([0.0, 5, 10, 15, 20, 30])
+    volume = Volume(hu, (5.0, 0.7, 0.7), z_mm, "scan", affine_lps=affine)
+    part = crop_slices(volume, range(2, 6))
+    np.testing.assert_array_equal(part.hu, hu[2:6])
+    assert part.z_mm.tolist() == [0, 5, 10, 20]
+    for z in range(4):
+        np.testing.assert_allclose(part.affine_lps @ [z, 1, 1, 1], affine @ [z + 2, 1, 1, 1])
+    assert affine[2, 3] == 300  # the whole keeps its own
+    assert crop_slices(volume, range(6)).num_slices == 6
+    assert crop_slices(replace(volume, affine_lps=None), range(1, 2)).affine_lps is None
+    for slices in (range(-1, 3), range(3, 3), range(4, 7), range(0, 6, 2)):
+        with pytest.raises(ValueError, match=r"scan: slices range.* of 6"):
+            crop_slices(volume, slices)
+
+
+def test_no_stretch_is_made_of_what_is_none() -> None:
+    assert stretch_of_coordinates(25, 45).name == "25-to-45"
+    assert stretch_of_landmarks("iliac_crest", "lung_apex").name == "lung_apex-to-iliac_crest"
+    for zones, said in (
+        (["tail"], "zone 'tail' is not one of"),
+        ([], "zones none: a crop needs neighbouring zones"),
+        (["chest", "pelvis"], "zones chest, pelvis: a crop needs neighbouring zones"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            stretch_of_zones(zones)
+    assert stretch_of_zones(["pelvis", "chest", "abdomen", "chest"]).name == "chest-abdomen-pelvis"
+    for pair, said in (
+        (("lung_apex", "tail"), "landmark 'tail'"),
+        (("tail", "lung_apex"), "landmark 'tail'"),
+        (("lung_apex", "lung_apex"), "two landmarks are needed"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            stretch_of_landmarks(*pair)
+    for low, high in ((5.0, 5.0), (6.0, 5.0), (np.nan, 5.0), (5.0, np.inf)):
+        with pytest.raises(ValueError, match="the lower one comes first"):
+            stretch_of_coordinates(low, high)
+    with pytest.raises(ValueError, match="margin inf mm"):
+        find_slices(ABDOMEN, scored_at(np.full(3, 30.0), np.arange(3.0)), np.inf)
+
+
+def test_both_ends_of_an_interval_belong_to_it() -> None:
+    z_mm = np.arange(5) * 10.0
+    scored = scored_at(60 - z_mm, z_mm)
+    assert find_slices(stretch_of_coordinates(30.0, 50.0), scored) == range(1, 4)
+    assert find_slices(stretch_of_coordinates(200.0, 300.0), scored) is None

@@ -7,6 +7,7 @@ import pytest
 
 from tests.ubr_pretrain.stored_volumes import BODY_AXES_LPS, SPACING, scan, stored_form
 from tests.ubr_pretrain.test_volumes_orientation import VARIANTS, turned
+from ubr_pretrain import orientation
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.orientation import StoredGrid, angle_deg, axes_of_letters, room_for, to_axial
 from ubr_pretrain.reading_rules import ReadingRules
@@ -152,10 +153,13 @@ def test_rows_and_columns_that_are_no_right_angle_are_no_picture() -> None:
 
 def test_V34_axes_and_spacings_that_are_no_numbers_are_refused() -> None:
     """NaN axes are E-GEOM, a spacing of zero is E-SPACING; room is made without a crash."""
-    axes = np.array(BODY_AXES_LPS)
-    axes[1, 1] = np.nan
-    assert "E-GEOM  some/scan.nii  the direction of the axes is not finite" in refusal(scan(), axes)
-    assert room_for((3, 4, 5), StoredGrid(axes, SPACING)).shape == (3, 4, 5)
+    for value in (np.nan, np.inf):
+        axes = np.array(BODY_AXES_LPS)
+        axes[1, 1] = value
+        said = refusal(scan(), axes)
+        assert "E-GEOM  some/scan.nii  the direction of the axes is not finite" in said
+        room = room_for((3, 4, 5), StoredGrid(axes, SPACING))
+        assert (room.shape, room.dtype) == ((3, 4, 5), np.int16)
     assert "E-SPACING" in refusal(scan(), BODY_AXES_LPS, (5.0, 0.0, 0.75))
 
 
@@ -202,6 +206,7 @@ def test_V22_a_single_slice_across_the_body_is_no_scan(shape, spacing, name) -> 
         ((2.01, 2.01), True),
         ((1.0, 1.05), False),
         ((1.06, 1.0), True),
+        ((0.29, 0.3), True),
     ],
 )
 def test_V33_pixels_of_unusual_sides_are_noted(pixel_mm, noted) -> None:
@@ -219,5 +224,6 @@ def test_angles_lie_between_lines_and_are_exact_near_zero() -> None:
 
 
 def test_letters_are_directions_in_lps() -> None:
+    np.testing.assert_array_equal(BODY_AXES_LPS, orientation.BODY_AXES_LPS)
     for letters, rows in (("LPS", (1, 1, 1)), ("RAI", (-1, -1, -1))):
         np.testing.assert_array_equal(axes_of_letters(letters), np.diag(rows)[::-1])
