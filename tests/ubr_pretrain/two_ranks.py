@@ -100,7 +100,7 @@ def main() -> None:
         }
         try:
             ranks.require_equal(f"hash {ranks.rank}", "the training data")
-        except RuntimeError as error:
+        except ValueError as error:
             result["refused"] = str(error)
         (out / f"rank{ranks.rank}.json").write_text(json.dumps(result))
         ranks.wait()
