@@ -155,7 +155,7 @@ def images(folder: Path, count: int) -> list[Command]:
 
 
 def cells(folder: Path, count: int) -> list[Command]:
-    flags = load_inputs.write_comparison(folder, max(count, 2))
+    flags = load_inputs.write_comparison(folder, count)
     return [("compare_inits.py", ["lesion_det.compare_inits", *flags], (0,))]
 
 
@@ -184,7 +184,10 @@ def _training(data: Path, out: Path, *more: str) -> list[str]:
 
 def measure(case: Case, scale: float = 1.0) -> list[Load]:
     """Run the commands of a case with a hundredth, a tenth and all of the items."""
-    counts = tuple(max(2, round(case.full * scale * part)) for part in PARTS)
+    counts = tuple(
+        max(least, round(case.full * scale * part))
+        for least, part in zip((2, 4, 8), PARTS, strict=True)
+    )
     costs: dict[int, list[Cost]] = {}
     names: dict[int, str] = {}
     for count in counts:
