@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from ubr_pretrain.web_page import visible
+
 Dashes = str | tuple[int, tuple[float, ...]]
 
 
@@ -249,7 +251,7 @@ def to_svg(figure: Figure, name: str) -> str:
     root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "stroke-linejoin": "round"}
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
-    return ElementTree.tostring(root, encoding="unicode")
+    return visible(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _set(element: ElementTree.Element, key: str, value: str, name: str, used: set[str]) -> None:

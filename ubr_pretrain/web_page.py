@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -38,7 +39,7 @@ def page_environment(package: str) -> Environment:
     return environment
 
 
-def visible(value: object) -> object:
+def visible(value: Any) -> Any:
     """Return what is put into a page, with characters written out that turn or hide its neighbours.
 
     Markup of our own is left as it is.
