@@ -23,6 +23,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader, read_dicom_header
 from ubr_pretrain.dicom_series import split_phases
@@ -97,7 +98,8 @@ class _Search:
         if any(is_slice) and not listing.named:
             folder = listing.folder.resolve().name
             patient = DEEPLESION_FOLDER.fullmatch(folder)
-            self.found.append(VolumeEntry(listing.folder, folder, patient[1] if patient else ""))
+            subject = patient[1] if patient else ""
+            self.found.append(VolumeEntry(listing.folder, _plain(folder), subject))
         for file, sliced in zip(listing.files, is_slice, strict=True):
             if listing.named:
                 self.named.add(file)
@@ -257,8 +259,11 @@ def _file_stem(path: Path) -> str:
 
 def _stem(path: Path) -> str:
     """Return a file's stem with everything that is no letter, digit, dot or dash replaced."""
-    stem = unicodedata.normalize("NFC", _file_stem(path))
-    return re.sub(r"[^\w.\-]+", "_", stem).lstrip(".-") or "volume"
+    return _plain(_file_stem(path))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.\-]+", "_", unicodedata.normalize("NFC", name)).lstrip(".-") or "volume"
 
 
 def _hash(text: str) -> str:
@@ -270,8 +275,10 @@ def _manifest(path: Path) -> dict[str, str]:
     if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises on a path that is too long)
         return {}
     try:
+        require_at_most(path, MAX_TABLE_BYTES)
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.DictReader(file)
             return {row.get("volume") or "": (row.get("subject") or "").strip() for row in rows}
-    except (OSError, csv.Error) as error:  # a subject in both halves of a split would be a leak
+    except (OSError, ValueError, csv.Error) as error:
+        # a subject in both halves of a split would be a leak
         raise VolumeRefused("E-FORMAT", path, f"is no table of subjects: {error}") from error
