@@ -1,5 +1,7 @@
 """The trunk against torchvision, and the exactness of folding batch norms."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -62,6 +64,25 @@ def test_folded_trunk_equals_the_trunk_in_eval_mode(arch):
     expected = trunk(image(96))
     error = (folded(image(96)) - expected).abs().max() / expected.abs().max()
     assert error < 1e-5
+
+
+def test_N55_channels_that_never_varied_or_that_are_off_fold_without_a_nan():
+    """Batch norms of dead channels (variance or scale 0) and of loud ones fold exactly."""
+    torch.manual_seed(1)
+    trunk = Trunk("vgg16", 0.1, batch_norm=True).eval()
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var[0], module.running_var[1] = 0.0, 1e6
+            module.running_mean[1] = 300.0
+            nn.init.constant_(module.weight[2], 0.0)
+    folded, wanted = fold_batch_norm(trunk), copy.deepcopy(trunk).double()(image().double())
+    assert all(torch.isfinite(tensor).all() for tensor in folded.state_dict().values())
+    assert (folded(image()) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    kernel, norm = folded.get_submodule("conv1_1"), trunk.get_submodule("bn_conv1_1")
+    scale = (norm.weight[0] / norm.eps**0.5).double()
+    expected = (trunk.get_submodule("conv1_1").weight[0].double() * scale).float()
+    torch.testing.assert_close(kernel.weight[0], expected)
+    assert not kernel.weight[2].any()
 
 
 def test_loading_is_all_or_nothing():
