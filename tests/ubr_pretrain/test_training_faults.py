@@ -16,13 +16,10 @@ from tests.small_disk import small_disk
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain import collapse
 from ubr_pretrain.checkpoint import read_checkpoint
-from ubr_pretrain.collapse import CollapseWatch
 from ubr_pretrain.config import config_to_yaml
-from ubr_pretrain.groups import GroupSampler
-from ubr_pretrain.journal import Journal, ProgressLine, read_metrics
+from ubr_pretrain.journal import Journal, read_metrics
 from ubr_pretrain.run_folder import RunFolder, open_run_folder
 from ubr_pretrain.runtime import Ranks
-from ubr_pretrain.slice_store import StoredVolume, split_by_subject
 from ubr_pretrain.train_ubr import main, train
 from ubr_pretrain.training_batches import TrainingBatches
 from ubr_pretrain.training_data import read_training_data
@@ -274,18 +271,6 @@ def test_T20_ranks_with_other_volumes_are_refused(config, tmp_path, monkeypatch,
     assert "another hash" in line
 
 
-def test_T21_a_clock_that_jumps_moves_no_estimate(monkeypatch):
-    """The wall clock jumps by years: elapsed time and time left come from a clock that does not."""
-    ticks, said = iter(range(0, 1000, 20)), []
-    monkeypatch.setattr("time.time", lambda: pytest.fail("asked for the time of day"))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(ticks)))
-    line = ProgressLine(10, note=said.append)
-    for count in range(1, 4):
-        line.show(count, "")
-    line.close()
-    assert [words.split()[2] for words in said] == ["3:00", "2:40", "2:20"]
-
-
 def test_T23_scores_that_are_all_equal_are_told(config, tmp_path, monkeypatch):
     """Scores of a batch all equal for 200 iterations: a warning in train.log, training goes on."""
     monkeypatch.setattr(collapse, "PATIENCE", 3)
@@ -297,41 +282,11 @@ def test_T23_scores_that_are_all_equal_are_told(config, tmp_path, monkeypatch):
     assert log.count("warning: iteration 4: the order loss does not fall (8.318") == 1
 
 
-def test_T23_a_warning_needs_two_hundred_iterations_in_a_row(config):
-    """One good batch within 200 iterations: no warning; a falling order loss: none either."""
-    watch = CollapseWatch(config)
-    by_chance = 4 * 3 * 0.6931
-    assert not any(watch.look(n, 0.0 if n % 199 else 1.0, 0.5 * by_chance) for n in range(1, 900))
-    told = [n for n in range(900, 1300) if watch.look(n, 1e-4, 0.5 * by_chance)]
-    assert told == [996]  # the last good one was 796
-    watch = CollapseWatch(config)
-    told = [n for n in range(1, 900) if watch.look(n, 1.0, by_chance)]
-    assert told == [200]
-
-
-def test_T25_fewer_volumes_than_groups_are_drawn_again(config, cohort):
-    """g larger than the number of volumes: volumes are drawn again, each group its own slices."""
-    groups = GroupSampler([(range(20),), (range(20),)], g=5, m=4, seed=0).draw(1)
-    assert len(groups) == 5
-    assert {volume for volume, _ in groups} == {0, 1}
-
-
 def test_T25_groups_that_ranks_cannot_share_are_refused(config, tmp_path):
     """g that the ranks cannot share evenly: refused with both numbers (code 2)."""
     data = read_training_data(config, RunFolder(tmp_path), Ranks(0, 1, torch.device("cpu")))
     with pytest.raises(ValueError, match="g = 4 groups cannot be shared by 3 processes"):
         TrainingBatches(data, config, Ranks(0, 3, torch.device("cpu")))
-
-
-def test_T26_no_subject_is_on_both_sides():
-    """All volumes of a held-out patient are held out, whichever of them was named."""
-    volumes = [
-        StoredVolume(f"v{n}", f"s{n // 2}", Path(), Path(), (0.0,), 1.0, "") for n in range(8)
-    ]
-    training, validation = split_by_subject(volumes, ["v3"], 0.4, seed=1)
-    assert {v.subject for v in training}.isdisjoint(v.subject for v in validation)
-    assert {"v2", "v3"} <= {v.name for v in validation}
-    assert len(training) + len(validation) == 8
 
 
 def test_N25_no_machine_is_named_in_tensorboards_file(straight):
