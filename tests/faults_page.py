@@ -88,7 +88,8 @@ def tests_of(file: Path, needs: Needs) -> Iterator[FaultTest]:
 def fault_tests(root: Path = ROOT) -> list[FaultTest]:
     """Every test whose name carries an id, by file and place in it."""
     needs, files = Needs(root), sorted((root / "tests").rglob("test_*.py"))
-    return [test for file in files for test in tests_of(file, needs)]
+    named = [file for file in files if _ID.search(file.read_text("utf-8"))]
+    return [test for file in named for test in tests_of(file, needs)]
 
 
 def by_id(tests: Iterable[FaultTest]) -> dict[str, list[FaultTest]]:

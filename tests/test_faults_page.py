@@ -4,7 +4,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.faults_page import complaints, fault_tests, faults, page
+from tests.faults_page import PAGE, complaints, fault_tests, faults, page
 
 CATALOGUE = """
     [V]
@@ -107,3 +107,17 @@ def test_catalogue_has_every_section_without_a_hole():
     counts = {"V": 73, "L": 23, "C": 16, "T": 28, "E": 12, "S": 15, "M": 22}
     expected = [f"{part}{n:02d}" for part, last in counts.items() for n in range(1, last + 1)]
     assert [id for id in rows if id[0] != "N"] == expected
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return faults(), fault_tests()
+
+
+def test_every_row_has_a_test_or_a_reason_and_every_test_a_row_and_a_sentence(ours):
+    assert complaints(*ours) == []
+
+
+def test_page_says_what_the_tests_say(ours):
+    """Else: python -m tests.faults_page."""
+    assert PAGE.read_text("utf-8") == page(*ours)
