@@ -178,6 +178,19 @@ def test_L16_noisy_lesions_go_where_they_are_not_wanted(
     assert printed_count(out, "lesions") == 1
 
 
+def test_L17_lesions_of_unknown_type_are_kept_and_counted(
+    make_row: MakeRow, write_table: WriteTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Type -1, as every row of the train split has, is a lesion like any other, and counted."""
+    path = write_table([make_row(Coarse_lesion_type="-1", Train_Val_Test="1")])
+    assert main([str(path), "--out", str(tmp_path / "coco")]) == 0
+    assert printed_count(capsys.readouterr().out, "lesions of unknown type") == 1
+    assert manifest(tmp_path / "coco")["counts"]["lesions of unknown type"]["train"] == 1
+    coco = json.loads((tmp_path / "coco" / "train.json").read_text("utf-8"))
+    assert coco["annotations"][0]["lesion_type"] == -1
+    assert coco["annotations"][0]["category_id"] == 1
+
+
 def test_L18_a_full_table_with_other_counts_is_refused_unless_allowed(
     make_row: MakeRow,
     write_table: WriteTable,

@@ -1,6 +1,7 @@
 """Scoring from the outside: tables, pictures, refusals, exit codes."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -234,7 +235,29 @@ def test_S01_paths_are_written_only_when_asked_for(tmp_path, checkpoint):
         assert "Jane Doe" not in (out / "scores.csv").read_text()
 
 
+def test_S03_text_in_the_pixels_is_drawn_in_no_picture(tmp_path, checkpoint):
+    """A series with BurnedInAnnotation YES is scored and noted; its slices are black in its picture
+    and on its page, so what is written in them is not passed on."""
+    hu = np.full((9, 40, 40), -1024, np.int16)
+    pictures = {}
+    for name, inside, burned in (("air", -1024, "NO"), ("open", 60, "NO"), ("text", 60, "YES")):
+        hu[:, 5:35, 5:35] = inside
+        write_series(tmp_path / name, hu, (5.0, 8.0, 8.0), BurnedInAnnotation=burned)
+        out = tmp_path / f"scores_{name}"
+        argv = [str(tmp_path / name), "--checkpoint", str(checkpoint), "--out", str(out)]
+        assert main([*argv, "--pages"]) == 0
+        (page,) = out.glob("*.html")
+        assert page.with_suffix(".png").is_file()
+        pictures[name] = re.findall(r"base64,([\w+/=]+)", page.read_text())
+        (record,) = json.loads((out / "scores.json").read_text())["volumes"]
+        assert ("text may be burned into the pixels" in record["notes"]) is (burned == "YES")
+    assert len(pictures["text"]) >= 4
+    assert pictures["text"] == pictures["air"]
+    assert not set(pictures["open"]) & set(pictures["air"])
+
+
 def test_V36_V71_one_slice_and_a_constant_volume_have_no_correlation(tmp_path, checkpoint):
+    """Scored with exit code 0; the correlation is null in the JSON, the direction undetermined."""
     for name, hu in (
         ("one", np.full((1, 40, 40), 30, np.int16)),
         ("air", np.full((9, 40, 40), -1000, np.int16)),
@@ -248,6 +271,8 @@ def test_V36_V71_one_slice_and_a_constant_volume_have_no_correlation(tmp_path, c
 
 
 def test_V26_a_volume_stored_the_other_way_round_has_the_same_scores(tmp_path, checkpoint):
+    """The same scores, digit by digit, from score_volumes.py."""
+
     import SimpleITK as sitk
 
     data = write_tiny_cohort(tmp_path / "data", 1, max_slices=25)
