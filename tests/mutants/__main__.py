@@ -46,7 +46,8 @@ def main() -> int:
     faults = 0
     totals: Counter[str] = Counter()
     print(
-        f"{'module':36}{'mutants':>8}{'killed':>8}{'timed out':>11}{'harmless':>10}{'survived':>10}"
+        f"{'module':36}{'mutants':>8}{'killed':>8}{'timed out':>11}{'harmless':>10}{'survived':>10}",
+        flush=True,
     )
     with scratch_folder():
         for module in asked.modules or JUDGES:
