@@ -3,6 +3,13 @@
 # make test    all tests; more of them where real data lies in ../shared/data
 # make search  the tests of laws alone, on many examples that were never tried before (half an hour)
 # make check   format, lint, types, and who may import whom
+# make faults  docs/faults.md, from the tests whose names carry the row of a fault
+# make fuzz    100,000 mutated volumes and records: refused, or read as they are (an hour)
+# make kill    200 kills of trainings, stores, scoring and grids, which must end as if left in peace (an hour)
+# make mutants faults planted in losses, sampling, layouts, metrics and orientation, for the tests to find (hours)
+# make load    10,000 volumes in a tree, 3,000 slices in a volume, 100,000 foreign files
+# make audit   known holes of what is installed; it asks the package index, so it is no part of make check
+# make test-oldest   all tests with the lowest versions that pyproject.toml allows (another 5 GB)
 # make help-texts   what every command prints on --help, stored where it is read at once
 # make bench   ratios against bounds and peers, into benchmarks/results.md (half an hour)
 # make scorer CT=ct OPENKBP=openkbp   the weights of the package, from the scans named in their model card (hours)
@@ -12,7 +19,9 @@ PYTHON ?= python3
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 DEMO = runs/demo
 
-.PHONY: setup demo test search check help-texts bench scorer
+OLDEST = .venv-oldest
+
+.PHONY: setup demo test search check faults fuzz kill mutants load audit test-oldest help-texts bench scorer
 
 setup: $(VENV)/.installed
 
@@ -32,6 +41,31 @@ check: setup
 	ruff format --check .
 	mypy
 	lint-imports
+
+faults: setup
+	python -m tests.faults_page
+
+fuzz: setup
+	OMP_NUM_THREADS=1 python -m tests.fuzz --inputs 100000 --out runs/fuzz
+
+kill: setup
+	OMP_NUM_THREADS=1 python -m tests.kill --kills 40 --out runs/kill
+
+mutants: setup
+	OMP_NUM_THREADS=1 python -m tests.mutants
+
+load: setup
+	python benchmarks/load.py
+
+audit: setup
+	python -m pip install --quiet pip-audit
+	pip-audit --strict --skip-editable
+
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	PATH=$(abspath $(OLDEST))/bin:$$PATH OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup -o filterwarnings=default
 
 # Each line is what a user would type.
 demo: setup
