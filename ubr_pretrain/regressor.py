@@ -98,7 +98,9 @@ def read_regressor(path: Path) -> TrainedRegressor:
     """
     state = read_checkpoint(path, "ubr")
     spec, provenance = read_entries(state, str(path))
-    arch, width, tensors = (state.get(name) for name in ("arch", "width", "regressor"))
+    arch: Any = state.get("arch")
+    width: Any = state.get("width")
+    tensors: Any = state.get("regressor")
     if arch not in get_args(Architecture) or not is_width(width) or not isinstance(tensors, dict):
         raise CheckpointRefused(
             f"{path}: arch {arch!r}, width {width!r} and a {type(tensors).__name__} of tensors "
