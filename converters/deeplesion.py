@@ -104,6 +104,8 @@ def _split(cells: Mapping[str, str]) -> str:
 def _checked_header(header: list[str], path: Path) -> list[str]:
     names = [name.strip() for name in header]
     missing = [name for name in COLUMNS if name not in names]
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise DeepLesionRefused(f"{path}: column given twice: {', '.join(twice)}")
     if not missing:
         return names
     hint = ""

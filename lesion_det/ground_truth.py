@@ -44,6 +44,8 @@ EDGE_TOLERANCE_PX = 1e-3
 MAX_WHOLE = 2**63 - 1
 """JSON has larger numbers, an array of int64 has not."""
 
+_Whole = Annotated[PositiveInt, Field(le=MAX_WHOLE)]
+
 
 class GroundTruthRefused(ValueError):  # noqa: N818
     """A COCO JSON from which no metric can be computed rightly."""
@@ -202,10 +204,10 @@ class _Entry(BaseModel):
 
 
 class _Image(_Entry):
-    id: PositiveInt
+    id: _Whole
     file_name: Annotated[str, Field(min_length=1), AfterValidator(require_inside)]
-    height: PositiveInt
-    width: PositiveInt
+    height: _Whole
+    width: _Whole
     patient_index: int
     study_index: int
     series_id: int
@@ -215,7 +217,7 @@ class _Image(_Entry):
 
 
 class _Annotation(_Entry):
-    id: Annotated[PositiveInt, Field(le=MAX_WHOLE)]
+    id: _Whole
     image_id: int
     category_id: int
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]

@@ -28,7 +28,7 @@ KEYWORDS = [
     "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "SliceThickness", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "LossyImageCompression", "BurnedInAnnotation", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     *(name for names in MOMENTS for name in names),
@@ -37,6 +37,12 @@ KEYWORDS = [
 TAG_OF = {keyword: Tag(keyword) for keyword in KEYWORDS}
 TAGS = [*TAG_OF.values()]
 CHARACTER_SET = Tag("SpecificCharacterSet")
+
+DECIMALS = {
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "RescaleSlope", "RescaleIntercept",
+}  # fmt: skip
+"""Numbers that are written as text."""
 
 OF_ONE_FILE = {"ImagePositionPatient", "PixelPaddingValue"}
 """Not remembered: no two slices share it; its bytes mean what PixelRepresentation says."""
@@ -85,6 +91,8 @@ class Elements:
         if stored is None:
             return None
         raw = isinstance(stored, RawDataElement) and isinstance(stored.value, bytes)
+        if raw and keyword in DECIMALS and b"\0" in stored.value.rstrip(b"\0 "):
+            raise OddElement(f"{keyword} has a zero byte within a number")  # where GDCM ends it
         if not raw or keyword.endswith("Sequence") or keyword in OF_ONE_FILE:
             return self._dataset.get(keyword)
         key = (keyword, stored.VR, stored.value, stored.is_little_endian, self._characters)

@@ -210,12 +210,16 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
     top = Elements(dataset)
     num_frames = int(top.get("NumberOfFrames") or 1)
     rows, columns = int(top.get("Rows") or 0), int(top.get("Columns") or 0)
-    samples = int(top.get("SamplesPerPixel") or 1)
+    stated = top.get("SamplesPerPixel")
+    samples = 1 if stated is None else int(stated)
     bits = int(top.get("BitsAllocated") or 0)
     begins_at = source.tell()
     # A count of frames is believed once their bytes are known to be there.
     fault = pixel_fault(source, syntax, rows * columns * samples * bits // 8, num_frames)
     stored, sign = (_whole(top.get(name)) for name in ("BitsStored", "PixelRepresentation"))
+    high = _whole(top.get("HighBit"))
+    if None not in (stored, high) and high + 1 != stored:
+        fault = fault or ("E-HEADER", f"HighBit {high} does not belong to BitsStored {stored}")
     plain = plain_pixels(syntax, begins_at, bits, stored, sign)
     return DicomHeader(
         path=file.path,
@@ -246,10 +250,18 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def _number(layers: list[Any], keyword: str) -> float | None:
+    """Return one number; None where there is none."""
+    numbers = numbers_of(layers, keyword)
+    if numbers is None:
+        return None
+    if len(numbers) != 1:
+        raise OddElement(f"{keyword} holds {len(numbers)} numbers")
+    return numbers[0]
+
+
 def _frame(path: Path, top: Elements, index: int) -> DicomFrame:
     layers = _layers(top, index)
-    thickness_mm = numbers_of(layers, "SliceThickness")
-    slope, intercept = numbers_of(layers, "RescaleSlope"), numbers_of(layers, "RescaleIntercept")
     return DicomFrame(
         path=path,
         index=index,
@@ -257,9 +269,9 @@ def _frame(path: Path, top: Elements, index: int) -> DicomFrame:
         position_mm=numbers_of(layers, "ImagePositionPatient"),
         orientation=numbers_of(layers, "ImageOrientationPatient"),
         pixel_mm=numbers_of(layers, "PixelSpacing"),
-        thickness_mm=thickness_mm[0] if thickness_mm else None,
-        slope=slope[0] if slope else None,
-        intercept=intercept[0] if intercept else None,
+        thickness_mm=_number(layers, "SliceThickness"),
+        slope=_number(layers, "RescaleSlope"),
+        intercept=_number(layers, "RescaleIntercept"),
         rescale_type=" ".join(
             plain_word("RescaleType", word).strip().upper()
             for word in values_of(layers, "RescaleType")

@@ -36,9 +36,13 @@ class UpToPixels:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
+        self._first: int | None = None
 
     def __call__(self, tag: int, *_: object) -> bool:
         """Return whether the pixels begin at an element."""
+        if self._first is None:  # pydicom looks at it twice
+            self._first = tag
+            return tag in PIXEL_TAGS
         if tag in self._seen and tag in WANTED:
             raise OddElement(f"element {tag >> 16:04x},{tag & 0xFFFF:04x} is given twice")
         self._seen.add(tag)

@@ -38,8 +38,11 @@ PIXEL_DATA = (0x7FE0, 0x0010)
 ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 PIXEL_KINDS = (b"OB", b"OW", b"UN")
 UNDEFINED_LENGTH = 0xFFFFFFFF
+LONG_KINDS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
 TAIL_BYTES = 1 << 12
-"""That are looked at behind the pixels: some programs pad a file with zeros."""
+"""Of zeros that are looked at behind the pixels: some programs pad a file with them."""
+
+TAIL_FAULT = ("E-FORMAT", "goes on after its pixels with bytes that are no element")
 
 PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
@@ -138,17 +141,43 @@ def pixel_fault(
     if declared >= expected + frame_bytes:
         return "E-HEADER", f"states {declared} bytes of pixels, its header accounts for {expected}"
     source.seek(start + declared)
-    return _tail_fault(source.read(TAIL_BYTES), order)
+    return _tail_fault(source, left - declared, order, is_implicit=is_implicit)
 
 
-def _tail_fault(tail: bytes, order: str) -> tuple[str, str] | None:
-    """Say whether what follows the pixels is neither an element behind them nor padding."""
-    if not tail.strip(b"\0"):
+def _tail_fault(
+    source: BinaryIO, left: int, order: str, *, is_implicit: bool
+) -> tuple[str, str] | None:
+    """Say whether what follows the pixels is neither elements, in order, nor padding with zeros."""
+    before: tuple[int, ...] = PIXEL_DATA
+    while left > 0:
+        head = source.read(min(left, 12))
+        if not head.strip(b"\0"):
+            rest = source.read(TAIL_BYTES)
+            return None if not rest.strip(b"\0") else TAIL_FAULT
+        tag = struct.unpack(f"{order}HH", head[:4].ljust(4, b"\0"))
+        size = _element_bytes(head, order, is_implicit=is_implicit)
+        if tag <= before or size is None:
+            return TAIL_FAULT
+        if size > UNDEFINED_LENGTH:  # a sequence that ends with a mark: digital signatures
+            return None
+        if size > left:
+            return TAIL_FAULT
+        before, left = tag, left - size
+        source.seek(size - len(head), 1)
+    return None
+
+
+def _element_bytes(head: bytes, order: str, *, is_implicit: bool) -> int | None:
+    """Return how long the element is that begins with ``head``; None where none does."""
+    if len(head) < 8:
         return None
-    tag = struct.unpack(f"{order}HH", tail[:4].ljust(4, b"\0"))
-    if len(tail) >= 8 and tag > PIXEL_DATA:
+    if is_implicit:
+        return 8 + int(struct.unpack(f"{order}I", head[4:8])[0])
+    if not (head[4:6].isalpha() and head[4:6].isupper()):
         return None
-    return "E-FORMAT", "goes on after its pixels with bytes that are no element"
+    if head[4:6] in LONG_KINDS and len(head) == 12:
+        return 12 + int(struct.unpack(f"{order}I", head[8:12])[0])
+    return 8 + int(struct.unpack(f"{order}H", head[6:8])[0])
 
 
 def _fragment_fault(source: BinaryIO, left: int, num_frames: int) -> tuple[str, str] | None:

@@ -26,6 +26,9 @@ SAME_DIRECTION = 1e-3
 SAME_PIXEL = 1e-3
 """Largest relative difference of the pixel spacing between two slices of one series."""
 
+MAX_PLACE_MM = 1e5
+"""No scanner is further from its own origin than 100 m; a damaged exponent is."""
+
 MAX_UNIT_ERROR = 0.01
 """How far stored direction cosines may be off unit length and a right angle."""
 
@@ -160,7 +163,7 @@ def _vector(
     if numbers is None:
         raise VolumeRefused("E-GEOM", path, f"states no {name}")
     vector = np.array(numbers, dtype=np.float64)
-    if len(vector) != count or not np.isfinite(vector).all():
+    if len(vector) != count or not (np.abs(vector) <= MAX_PLACE_MM).all():
         raise VolumeRefused("E-GEOM", path, f"{name} {list(numbers)} is not {count} numbers")
     return vector
 

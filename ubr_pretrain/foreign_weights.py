@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, look_of
-
-_ALLOWED = {
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "_reconstruct"),  # numpy 1
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-}
+from ubr_pretrain.plain_pickle import DAMAGED, unpickled
 
 _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError),
@@ -130,19 +123,7 @@ def read_plain_pickle(path: Path) -> Any:
         CheckpointRefused: the pickle names any other class or function, or is damaged.
     """
     try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
-    except (*_DAMAGED, OSError, OverflowError, MemoryError) as error:
+        return unpickled(path.read_bytes())
+    except (*DAMAGED, OSError) as error:
         reason = look_of(path) or " ".join(str(error).split()) or type(error).__name__
         raise CheckpointRefused(f"{path}: not a pickle of plain arrays ({reason})") from error
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows how numpy rebuilds an array, and no other callable."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        if name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # wherever this numpy keeps it
-        return getattr(np, name)

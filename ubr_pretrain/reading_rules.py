@@ -16,6 +16,9 @@ SCORING_TILT_DEG = 30.0
 MAX_SPACING_MM = 50.0
 """No CT has pixels or slice intervals above this; two scout views read as a stack have 375 mm."""
 
+MIN_SPACING_MM = 0.001
+"""Microscopes begin here; a damaged exponent gives less."""
+
 MAX_SIDE_PX = 4096
 """Largest accepted side of one slice (ultra-high-resolution CT has 2048)."""
 
@@ -81,10 +84,11 @@ class ReadingRules(BaseModel):
 
 def spacing_fault(spacing_mm: tuple[float, ...]) -> str | None:
     """Say what is wrong with a spacing, or return None."""
-    if all(math.isfinite(s) and 0 < s <= MAX_SPACING_MM for s in spacing_mm):
+    if all(math.isfinite(s) and MIN_SPACING_MM <= s <= MAX_SPACING_MM for s in spacing_mm):
         return None
     shown = ", ".join(f"{s:g}" for s in spacing_mm)
-    return f"spacing {shown} mm: every value must be > 0 and <= {MAX_SPACING_MM:g}"
+    rule = f"> 0 and <= {MAX_SPACING_MM:g}, {MIN_SPACING_MM:g} at least"
+    return f"spacing {shown} mm: every value must be {rule}"
 
 
 def check_spacing(path: Path, spacing_mm: tuple[float, ...]) -> None:

@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -192,6 +193,6 @@ def _shape(file: BinaryIO) -> tuple[int, ...] | None:
     try:
         npy.read_magic(file)
         shape, in_columns, dtype = npy.read_array_header_1_0(file)
-    except (ValueError, SyntaxError):  # a damaged header
+    except (ValueError, SyntaxError, TokenError):  # a damaged header
         return None
     return None if in_columns or dtype != np.int16 else shape

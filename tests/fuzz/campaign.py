@@ -20,6 +20,9 @@ from tests.fuzz.originals import VOLUMES, Files
 from tests.fuzz.worker import Outcome, Work, serve
 from ubr_pretrain.checkpoint import write_atomically
 
+START_S = 120.0
+"""Longest time to the first word: a child takes all imports first."""
+
 HANG_S = 30.0
 """Longer without a word is a hang; an input takes milliseconds."""
 
@@ -172,7 +175,7 @@ def _watch(
     child.start()
     theirs.close()
     place, phase, problem = work.first, "", ""
-    patience_s = 4 * HANG_S  # the first word takes all imports
+    patience_s = START_S
     try:
         while (word := _next(ours, patience_s)) is not None:
             patience_s = HANG_S

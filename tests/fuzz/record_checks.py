@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import yaml
 
 from converters.coco import read_coco
 from converters.deeplesion import read_deeplesion
+from converters.deeplesion_row import MAX_OUTSIDE_PX
 from converters.foreign_coco import read_foreign_coco
 from lesion_det.ground_truth import read_ground_truth
 from lesion_det.predictions import read_coco_results, read_predictions
@@ -63,7 +65,7 @@ def same(plain: Any, ours: Any) -> bool:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    text = path.read_text("utf-8-sig")
+    text = re.sub(r"\r\n?", "\n", path.read_bytes().decode("utf-8-sig"))
     return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
 
 
@@ -86,7 +88,7 @@ def _check_deeplesion(path: Path, table: Any) -> str:
         fits = [
             row
             for row in plain.get(key.table_name, [])
-            if _near(row[at["Bounding_boxes"]], [v + 1 for v in lesion.box_xyxy], 1.0)
+            if _near(row[at["Bounding_boxes"]], [v + 1 for v in lesion.box_xyxy], MAX_OUTSIDE_PX)
             and _near(row[at["Spacing_mm_px_"]], key.spacing_mm_zyx[::-1])
             and _near(row[at["Image_size"]], (key.width_px, key.height_px))
             and _near(row[at["Patient_index"]], [key.patient_index])

@@ -217,9 +217,7 @@ def as_seen(volume: Volume) -> Seen:
     return Seen(hu, volume.affine_lps, volume.z_mm, volume.spacing_mm_zyx)
 
 
-def needs_judges(
-    original: Original, truth: Seen, files: Files, volume: Volume, index: int
-) -> bool:
+def needs_judges(original: Original, truth: Seen, files: Files, volume: Volume, index: int) -> bool:
     """Whether others are to be asked: not where the volume is the one that it must be.
 
     Of volumes equal to the original one in eight is shown to them all the same, to learn where

@@ -11,11 +11,12 @@ import resource
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz.originals import VOLUMES, Files
 
@@ -66,7 +67,7 @@ def serve(pipe: Connection, work: Work, mute: frozenset[tuple[int, str]]) -> Non
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # libraries of C complain there
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    case = _volume_case(work, mute) if work.kind in VOLUMES else _record_case(work)
+    case = case_of(work, mute)
     next(case)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
@@ -78,6 +79,11 @@ def serve(pipe: Connection, work: Work, mute: frozenset[tuple[int, str]]) -> Non
         pipe.send(step)
         next(case)
     pipe.send(None)
+
+
+def case_of(work: Work, mute: frozenset[tuple[int, str]] = frozenset()) -> Generator[Any, int]:
+    """Return what takes the number of an input, and yields phases and then its `Outcome`."""
+    return _volume_case(work, mute) if work.kind in VOLUMES else _record_case(work)
 
 
 @contextmanager
@@ -94,7 +100,7 @@ def stored(files: Files) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _volume_case(work: Work, mute: frozenset[tuple[int, str]]) -> Iterator[object]:
+def _volume_case(work: Work, mute: frozenset[tuple[int, str]]) -> Generator[Any, int]:
     """Take indices; yield phases, then an `Outcome`, then take the next."""
     from tests.fuzz import volume_cases as cases
     from ubr_pretrain.ct import VolumeRefused
@@ -140,7 +146,7 @@ def _volume_case(work: Work, mute: frozenset[tuple[int, str]]) -> Iterator[objec
         index = yield
 
 
-def _record_case(work: Work) -> Iterator[object]:
+def _record_case(work: Work) -> Generator[Any, int]:
     from tests.fuzz import record_cases as cases
 
     with stored(cases.originals_of(work.kind)) as folder:

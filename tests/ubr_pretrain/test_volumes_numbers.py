@@ -62,10 +62,14 @@ def test_V41_slope_and_intercept_of_a_nifti_are_applied(tmp_path, slope, interce
     np.testing.assert_array_equal(volume.hu, np.maximum(expected, AIR_HU))
 
 
-@pytest.mark.parametrize(("slope", "noted"), [(0.0, False), (NAN, True), (INF, True)])
-def test_V41_a_slope_that_is_none_leaves_the_numbers(tmp_path: Path, slope, noted) -> None:
-    """A NIfTI slope of 0 means none; nan and inf are noted; the numbers stay as stored."""
-    volume = read_volume(nii(tmp_path, scl_slope=slope, scl_inter=7.0))
+@pytest.mark.parametrize(
+    ("slope", "intercept", "noted"), [(0.0, 7.0, False), (NAN, NAN, True), (NAN, 0.0, True)]
+)
+def test_V41_a_slope_that_is_none_leaves_the_numbers(
+    tmp_path: Path, slope, intercept, noted
+) -> None:
+    """A NIfTI slope of 0 means none, and so do two nan, which are noted."""
+    volume = read_volume(nii(tmp_path, scl_slope=slope, scl_inter=intercept))
     np.testing.assert_array_equal(volume.hu, scan())
     assert any("scl_slope" in note for note in volume.notes) == noted
 
