@@ -84,7 +84,7 @@ def froc(
     threshold = np.concatenate([[np.inf], np.unique(scores)[::-1]])
 
     def at_least(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " T"]:
-        return (len(values) - np.searchsorted(values, threshold, side="left")).astype(np.float64)
+        return (len(values) - np.searchsorted(values, threshold)).astype(np.float64)
 
     return FrocCurve(
         threshold,

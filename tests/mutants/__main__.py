@@ -45,10 +45,8 @@ def main() -> int:
     reasons = excuses()
     faults = 0
     totals: Counter[str] = Counter()
-    print(
-        f"{'module':36}{'mutants':>8}{'killed':>8}{'timed out':>11}{'harmless':>10}{'survived':>10}",
-        flush=True,
-    )
+    head = f"{'mutants':>8}{'killed':>8}{'timed out':>11}{'harmless':>10}{'survived':>10}"
+    print(f"{'module':36}{head}", flush=True)
     with scratch_folder():
         for module in asked.modules or JUDGES:
             known = record.get(module, {}) if asked.survivors else {}

@@ -57,6 +57,12 @@ def test_a_length_is_the_median_of_what_is_seen_whole():
     assert lengths["pelvis"] == 8.0
 
 
+def test_a_part_that_one_volume_shows_in_a_single_slice_has_the_length_of_another():
+    single = (["chest", "abdomen"], np.array([0.0, 5.0]))
+    longer = (["chest", "chest", "abdomen"], np.array([0.0, 30.0, 35.0]))
+    assert typical_lengths([single, longer]) == {"chest": 30.0}
+
+
 @given(st.lists(st.sampled_from(BODY_PARTS), min_size=2, max_size=40), st.integers(1, 9))
 def test_positions_grow_downwards_and_agree_with_the_classes(classes, step_mm):
     classes = sorted(classes, key=BODY_PARTS.index)
