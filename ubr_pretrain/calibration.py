@@ -10,7 +10,7 @@ Shapes:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -105,6 +105,9 @@ class Calibration:
 
     def __post_init__(self) -> None:
         scores, coordinates = self._knots
+        spreads = [sd for mark in self.landmarks for sd in (mark.score_sd, mark.coordinate_sd)]
+        if not np.isfinite([*self.thresholds_sd, *astuple(self.thresholds), *spreads]).all():
+            raise ValueError("a threshold or a standard deviation is not finite")
         if len(scores) < 2 or not (np.diff(scores) > 0).all():
             raise ValueError("landmarks: at least two, and their scores must increase")
         if not (np.diff(coordinates) < 0).all():

@@ -32,6 +32,7 @@ MAX_PLACE_MM = 1e5
 MAX_UNIT_ERROR = 0.01
 """How far stored direction cosines may be off unit length and a right angle."""
 
+Place = TypeVar("Place", bound=Hashable)
 Value = TypeVar("Value", bound=Hashable)
 
 
@@ -173,10 +174,12 @@ def _check_alike(slices: Sequence[CtSlice]) -> None:
     sizes = {s.path: (s.header.rows, s.header.columns) for s in slices}
     if odd := _odd_one_out(sizes):
         raise VolumeRefused("E-SIZE", odd[0], f"rows, columns {odd[1]}, its series has {odd[2]}")
-    rescales = {s.path: (s.slope, s.intercept) for s in slices}
+    rescales = {(s.path, s.index): (s.slope, s.intercept) for s in slices}
     if other := _odd_one_out(rescales):
+        (path, frame), one, usual = other
+        where = f"frame {frame + 1}: " if len({s.path for s in slices}) < len(slices) else ""
         raise VolumeRefused(
-            "E-RESCALE", other[0], f"slope, intercept {other[1]}, its series has {other[2]}"
+            "E-RESCALE", path, f"{where}slope, intercept {one}, its series has {usual}"
         )
     row, column = (
         np.median([getattr(s, name) for s in slices], axis=0) for name in ("row_lps", "column_lps")
@@ -202,6 +205,6 @@ def _rounded(*vectors: NDArray[np.float64]) -> list[float]:
     return [round(float(number), 4) for vector in vectors for number in vector]
 
 
-def _odd_one_out(values: Mapping[Path, Value]) -> tuple[Path, Value, Value] | None:
+def _odd_one_out(values: Mapping[Place, Value]) -> tuple[Place, Value, Value] | None:
     (usual, _), *others = Counter(values.values()).most_common()
     return next(((p, v, usual) for p, v in values.items() if v != usual), None) if others else None

@@ -77,7 +77,7 @@ def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
     for _ in range(MAX_LINES):
         line = stream.readline(MAX_LINE_BYTES)
         name, equals, value = line.decode("utf-8", errors="replace").partition("=")
-        if not line or not equals:
+        if not line or not equals or not name.strip().isprintable():
             raise VolumeRefused(
                 "E-HEADER",
                 path,

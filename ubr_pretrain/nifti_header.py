@@ -69,7 +69,8 @@ MAX_FORM_STRETCH = 0.002
 MAX_FORM_SHIFT_MM = 1.0
 
 LEAST_SLOPE = 1e-6
-"""Below it every voxel is one HU, and readers disagree whether it counts as none."""
+"""Below it every voxel is one HU, and readers disagree whether it counts as none; with a slope of
+0 they disagree whether the intercept counts."""
 
 FORM_CODES = range(6)
 
@@ -148,7 +149,7 @@ def _offset(header: Any, path: Path) -> int:
 
 def _rescale(header: Any, path: Path) -> tuple[float, float, tuple[str, ...]]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0.0:  # the standard's way to say "not scaled"
+    if slope == 0.0 and intercept == 0.0:  # the standard's way to say "not scaled"
         return 1.0, 0.0, ()
     if math.isnan(slope) and (math.isnan(intercept) or intercept == 0.0):  # nibabel's way
         return 1.0, 0.0, (f"scl_slope {slope:g}, scl_inter {intercept:g} ignored",)

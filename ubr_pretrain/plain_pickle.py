@@ -25,6 +25,9 @@ ALLOWED = {
 }
 
 VOXEL_KINDS = re.compile(r"[iu][1248]|f[248]|b1")
+FOREIGN_KINDS = re.compile(r"[SUV][0-9]{1,6}|[mM]8|O8|f(12|16)|c(8|16|24|32)")
+"""Of arrays that are no tensors: they come empty, to be named by who wanted a tensor."""
+
 BYTE_ORDERS = ("<", ">", "=", "|")
 
 DAMAGED = (
@@ -80,9 +83,13 @@ class _Array:
 
     def checked(self) -> NDArray[Any]:
         _, shape, dtype, by_column, raw = self.state
-        if not (isinstance(shape, tuple) and isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
+        if not (isinstance(shape, tuple) and isinstance(dtype, _Dtype)):
             raise ValueError("an array in a state that numpy does not write")
+        if isinstance(dtype.code, str) and FOREIGN_KINDS.fullmatch(dtype.code):
+            return np.empty(0, dtype.code)
         kind = dtype.checked()
+        if not isinstance(raw, bytes):
+            raise ValueError("an array without its bytes")
         if not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError("an array with impossible sides")
         if math.prod(shape) * kind.itemsize != len(raw):

@@ -21,6 +21,7 @@ from tests.fuzz.record_cases import record_verdict
 from tests.fuzz.record_mutators import csv_cells, json_values
 from tests.fuzz.record_originals import ORIGINALS
 from ubr_pretrain.anchors import read_anchors
+from ubr_pretrain.calibration import read_calibration
 from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.config import refuse
 from ubr_pretrain.foreign_file import read_foreign_file
@@ -212,3 +213,14 @@ def test_C01_a_pickle_of_arrays_is_read_as_numpy_reads_it(tmp_path: Path) -> Non
         assert content["model"][name].dtype == array.dtype
         np.testing.assert_array_equal(content["model"][name], array)
     np.testing.assert_array_equal(content["shared"][0], arrays["a"])
+
+
+def test_N49_a_calibration_without_a_number_is_refused(tmp_path: Path) -> None:
+    """Exit code 2 with the file: a NaN would have become the uncertainty of every slice."""
+    put(tmp_path, "calibration")
+    path = tmp_path / "calibration.json"
+    tree = json.loads(path.read_text())
+    tree["landmarks"][0]["score_sd"] = float("nan")
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"calibration\.json: not a calibration: .* not finite"):
+        read_calibration(path)

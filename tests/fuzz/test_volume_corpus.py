@@ -9,7 +9,12 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from tests.fuzz.dicom_mutators import Element, packed
-from tests.ubr_pretrain.dicom_writer import save, slice_dataset, write_series
+from tests.ubr_pretrain.dicom_writer import (
+    enhanced_dataset,
+    save,
+    slice_dataset,
+    write_series,
+)
 from tests.ubr_pretrain.stored_volumes import nii, refusal, refused, scan, with_lines, write_itk
 from ubr_pretrain.volumes import read_volume
 
@@ -108,6 +113,7 @@ def test_N43_a_refusal_is_one_printable_line(tmp_path: Path) -> None:
     [
         ({"scl_slope": 2.0, "scl_inter": np.nan}, "E-RESCALE", "scl_inter nan"),
         ({"scl_slope": np.inf}, "E-RESCALE", "scl_slope inf"),
+        ({"scl_slope": 0.0, "scl_inter": -1024.0}, "E-RESCALE", "scl_slope 0"),
         ({"scl_slope": 1e-38}, "E-RESCALE", "scl_slope 1e-38"),
         ({"scl_slope": np.nan, "scl_inter": -1024.0}, "E-RESCALE", "scl_slope nan"),
         ({"pixdim0": -1.02}, "E-GEOM", "must be -1 or 1"),
@@ -250,3 +256,13 @@ def test_V32_a_spacing_without_extent_is_refused(tmp_path: Path) -> None:
     """E-SPACING: 1e-300 mm is more than 0, and no spacing."""
     path = write_itk(tmp_path / "m.mha", scan())
     refused(with_lines(path, ElementSpacing="0.5 1e-300 5"), "E-SPACING", "1e-300")
+
+
+def test_V41_one_frame_of_an_enhanced_file_with_another_intercept_is_refused(
+    tmp_path: Path,
+) -> None:
+    """E-RESCALE with the frame: files were held against each other, frames of one file not."""
+    ds = enhanced_dataset(scan(), (5.0, 0.75, 0.5))
+    group = ds.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence[0]
+    group.RescaleIntercept = 1024
+    refused(save(ds, tmp_path / "e.dcm"), "E-RESCALE", "frame 3: slope, intercept (1.0, 1024.0)")

@@ -63,7 +63,7 @@ def test_V41_slope_and_intercept_of_a_nifti_are_applied(tmp_path, slope, interce
 
 
 @pytest.mark.parametrize(
-    ("slope", "intercept", "noted"), [(0.0, 7.0, False), (NAN, NAN, True), (NAN, 0.0, True)]
+    ("slope", "intercept", "noted"), [(0.0, 0.0, False), (NAN, NAN, True), (NAN, 0.0, True)]
 )
 def test_V41_a_slope_that_is_none_leaves_the_numbers(
     tmp_path: Path, slope, intercept, noted
