@@ -218,7 +218,7 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
     fault = pixel_fault(source, syntax, rows * columns * samples * bits // 8, num_frames)
     stored, sign = (_whole(top.get(name)) for name in ("BitsStored", "PixelRepresentation"))
     high = _whole(top.get("HighBit"))
-    if None not in (stored, high) and high + 1 != stored:
+    if stored is not None and high is not None and high + 1 != stored:
         fault = fault or ("E-HEADER", f"HighBit {high} does not belong to BitsStored {stored}")
     plain = plain_pixels(syntax, begins_at, bits, stored, sign)
     return DicomHeader(

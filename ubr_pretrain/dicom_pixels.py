@@ -200,7 +200,7 @@ def _fragment_fault(source: BinaryIO, left: int, num_frames: int) -> tuple[str, 
         num_fragments += 1
     if num_fragments < num_frames:
         return "E-TRUNC", f"declares {num_frames} frames, holds {num_fragments} fragments"
-    return None
+    return _tail_fault(source, left, "<", is_implicit=False)
 
 
 def check_codec(path: Path, syntax: str) -> None:

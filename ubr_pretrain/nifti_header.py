@@ -61,6 +61,9 @@ UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
+MAGIC = (b"n+1", b"n+2", b"n+2\0\r\n\x1a\n")
+"""One file; the second as some programs write it, without the end that shows text conversion."""
+
 HALF_TURN_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 """1 - (b^2 + c^2 + d^2) below this is what float32 leaves of a half turn, not a small angle."""
 
@@ -102,6 +105,8 @@ def _checked(raw: bytes, layout: np.dtype[Any], order: ByteOrder, path: Path) ->
         raise VolumeRefused(
             "E-FORMAT", path, "is one half of a .hdr/.img pair", "store it as one .nii file"
         )
+    if bytes(header["magic"]) not in MAGIC:
+        raise VolumeRefused("E-HEADER", path, f"magic {bytes(header['magic'])!r} is no NIfTI's")
     num_dims = int(header["dim"][0])
     if not 1 <= num_dims <= 7:
         raise VolumeRefused("E-HEADER", path, f"dim[0] is {num_dims}, must be 1..7")

@@ -101,12 +101,12 @@ def _reconstructed(*_: object) -> _Array:
     return _Array()
 
 
-class _PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _PlainUnpickler(pickle._Unpickler):
     """Knows how numpy rebuilds an array, and no other callable."""
 
     dispatch = {  # noqa: RUF012  (as in the class above it)
         code: action
-        for code, action in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        for code, action in pickle._Unpickler.dispatch.items()
         if code != pickle.BYTEARRAY8[0]  # which makes room for any length that is claimed
     }
 

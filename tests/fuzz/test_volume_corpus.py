@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from tests.fuzz.dicom_mutators import Element, packed
 from tests.ubr_pretrain.dicom_writer import (
@@ -266,3 +266,18 @@ def test_V41_one_frame_of_an_enhanced_file_with_another_intercept_is_refused(
     group = ds.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence[0]
     group.RescaleIntercept = 1024
     refused(save(ds, tmp_path / "e.dcm"), "E-RESCALE", "frame 3: slope, intercept (1.0, 1024.0)")
+
+
+def test_N44_a_damaged_magic_is_refused(tmp_path: Path) -> None:
+    """E-HEADER: ITK takes such a file for Analyze 7.5, which has no place in the patient."""
+    refused(edited(nii(tmp_path), b"n+1\0", b"n+1\t"), "E-HEADER", "magic")
+
+
+def test_N46_compressed_pixels_given_twice_are_refused(tmp_path: Path) -> None:
+    """E-FORMAT: one reader decodes the first, another the last."""
+    ds = slice_dataset(scan((1, 16, 16))[0], (0, 0, 0))
+    ds.compress(RLELossless, generate_instance_uid=False)
+    path = save(ds, tmp_path / "a.dcm")
+    content = path.read_bytes()
+    path.write_bytes(content + content[content.rindex(b"\xe0\x7f\x10\x00") :])
+    refused(path, "E-FORMAT", "goes on after its pixels")
