@@ -33,7 +33,7 @@ kept = ["--residence", "disk", "--holdout_fraction", "0.2"]
 print("trained", train(["--data", data, "--out", f"{out}/run", *small, *kept]))
 regressor = f"{out}/run/checkpoints/last.safetensors"
 flags = [data, "--checkpoint", regressor, "--views", "1", "--pictures", "false", "--out", out]
-print("scored", score([*flags, "--shard", "1/1"]), score([*flags, "--shard", "1/1"]))
+print("scored", score([*flags, "--shard", "1/1"]))
 print("gathered", gather([out, "--format", "csv", "json", "parquet"]))
 """
 
@@ -49,7 +49,7 @@ def test_N78_more_volumes_than_files_that_may_be_open(tmp_path: Path, load_input
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    for told in ("trained 0", "scored 0 0", "gathered 0", "70 volumes scored, 0 refused"):
+    for told in ("trained 0", "scored 0", "gathered 0", "70 volumes scored, 0 refused"):
         assert told in done.stdout
     assert len((tmp_path / "volumes.csv").read_text().splitlines()) == 71
 
@@ -85,9 +85,9 @@ def test_N79_tables_of_many_volumes_need_no_more_memory(tmp_path: Path, monkeypa
         return peak
 
     peak_bytes(2)
-    few, many = peak_bytes(10), peak_bytes(60)
-    assert (many - few) / 50 < 2000
-    assert (tmp_path / "out60" / "scores.csv").stat().st_size > 60 * 400 * 50
+    few, many = peak_bytes(5), peak_bytes(25)
+    assert (many - few) / 20 < 2000
+    assert (tmp_path / "out25" / "scores.csv").stat().st_size > 25 * 400 * 50
 
 
 @pytest.fixture
