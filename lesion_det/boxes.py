@@ -59,7 +59,7 @@ class Frame:
     @property
     def _scale(self) -> Boxes:
         x, y = self.width_px / self.kept_width_px, self.height_px / self.kept_height_px
-        return np.array([x, y, x, y], dtype=np.float64)
+        return np.array([x, y, x, y])
 
 
 def clip_boxes(boxes_xyxy: Boxes, width_px: int, height_px: int) -> Boxes:

@@ -44,6 +44,8 @@ def test_the_kept_part_of_the_png_is_the_whole_input(frame: Frame) -> None:
     left, top = frame.left_px, frame.top_px
     kept = np.array([[left, top, left + frame.kept_width_px, top + frame.kept_height_px]], float)
     np.testing.assert_allclose(frame.to_input(kept), [[0, 0, frame.width_px, frame.height_px]])
+    np.testing.assert_array_equal(frame.kept_xyxy, kept)
+    assert frame.kept_xyxy.dtype == np.float64
 
 
 @given(frames(), boxes)
@@ -68,6 +70,14 @@ def test_clipped_boxes_lie_inside_and_clipping_again_changes_nothing(
     assert clipped[:, [0, 2]].max() <= width
     assert clipped[:, [1, 3]].max() <= height
     np.testing.assert_array_equal(clip_boxes(clipped, width, height), clipped)
+
+
+def test_a_clipped_box_is_what_of_it_lies_in_the_image() -> None:
+    boxes = np.array([[-5.0, 0.5, 70, 60], [1, 2, 3, 4], [70, 50, 80, 60]])
+    clipped = [[0, 0.5, 64, 48], [1, 2, 3, 4], [64, 48, 64, 48]]
+    np.testing.assert_array_equal(clip_boxes(boxes, 64, 48), clipped)
+    flipped = [[-6, 0.5, 69, 60], [61, 2, 63, 4], [-16, 50, -6, 60]]
+    np.testing.assert_array_equal(flip_boxes(boxes, 64), flipped)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_V23_V24_tilt_and_obliqueness_are_refused_beyond_their_limits() -> None:
     assert "E-TILT  some/scan.nii  slices are tilted by 5.1 degrees, limit 5" in tilted
     assert "raise max_tilt_deg" in tilted
     axial(scan(), axes_tilted(8.0), max_tilt_deg=8.1)
+    axial(scan(), max_tilt_deg=0.0, max_oblique_deg=0.0)  # what is straight is within any limit
     oblique = refusal(scan(), turned(BODY_AXES_LPS, (1, 0, 0), 10.1))
     assert (
         "E-OBLIQUE  some/scan.nii  slices run 10.1 degrees off the body axis, limit 10" in oblique
@@ -147,7 +148,7 @@ def test_rows_and_columns_that_are_no_right_angle_are_no_picture() -> None:
         return np.array([Z, np.cos(lean) * Y + np.sin(lean) * X, X])
 
     axial(scan(), skewed(0.4))
-    assert "E-GEOM" in refusal(scan(), skewed(0.6))
+    assert refusal(scan(), skewed(0.6)).startswith("E-GEOM  some/scan.nii")
     assert "rows and columns are 0.6 degrees off a right angle" in refusal(scan(), skewed(-0.6))
 
 
@@ -160,7 +161,7 @@ def test_V34_axes_and_spacings_that_are_no_numbers_are_refused() -> None:
         assert "E-GEOM  some/scan.nii  the direction of the axes is not finite" in said
         room = room_for((3, 4, 5), StoredGrid(axes, SPACING))
         assert (room.shape, room.dtype) == ((3, 4, 5), np.int16)
-    assert "E-SPACING" in refusal(scan(), BODY_AXES_LPS, (5.0, 0.0, 0.75))
+    assert "E-SPACING  some/scan.nii" in refusal(scan(), BODY_AXES_LPS, (5.0, 0.0, 0.75))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,7 @@ def test_V34_axes_and_spacings_that_are_no_numbers_are_refused() -> None:
         ((2.96, 3.1, 1.0), None),
         ((1.0, 3.1, 2.96), None),
         ((5.0, 3.9, 3.9), None),
+        ((4.0, 4.2, 4.2), None),
     ],
 )
 def test_V22_the_coarsest_axis_says_what_was_acquired(spacing, name) -> None:
