@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.originals import VOLUMES, Files
-from tests.fuzz.worker import Outcome, Work, serve
+from tests.fuzz.outcome import Outcome, Work
+from tests.fuzz.worker import serve
 from ubr_pretrain.checkpoint import write_atomically
 
 START_S = 120.0

@@ -38,7 +38,7 @@ def put(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dl-info", "coco"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(lesions=lesion_lists(), seed=st.integers(0, 2**32))
 def test_N49_damaged_lesions_are_refused_or_what_the_file_says(
     tmp_path_factory, kind: str, lesions, seed: int

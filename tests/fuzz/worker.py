@@ -13,47 +13,15 @@ import tempfile
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from tests.fuzz.originals import VOLUMES, Files
+from tests.fuzz.outcome import Outcome, Work
 
 MEMORY_BYTES = 1_500_000_000
 """That an input of a few kilobytes may ask for, on top of what the libraries take."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """Inputs of one kind: their seed and numbers."""
-
-    kind: str
-    seed: int
-    first: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input.
-
-    Attributes:
-        index: of the input.
-        name: the class of the outcome; in capitals where it is a fault of ours.
-        detail: of a fault, or of an outcome worth a word.
-        how: what was done to the files.
-    """
-
-    index: int
-    name: str
-    detail: str = ""
-    how: tuple[str, ...] = ()
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether somebody has to look at it."""
-        return self.name.split()[0].isupper()
 
 
 def serve(pipe: Connection, work: Work, mute: frozenset[tuple[int, str]]) -> None:
