@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import importlib.machinery
 import os
 import pickle
 import resource
@@ -25,12 +24,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import FrameType
 from typing import Any, Literal
 
 import pytest
 from hypothesis import Phase, settings
 
+from tests.mutants.live_code import code_of, live_functions, replace_source
 from tests.mutants.mutators import Mutant
 
 Verdict = Literal["killed", "survived", "timed out"]
@@ -38,15 +38,13 @@ Attempt = Callable[[Mutant, list[str]], bool]
 Send = Callable[[Any], None]
 
 IMPORT_CPU_S, CPU_FACTOR, WALL_FACTOR = 15, 5, 20
-"""A mutant may take so much longer than the tests on the module as it is."""
 EXTRA_BYTES = 4 * 2**30
-"""Memory that a mutant may take beyond what is there."""
+"""What a mutant may take beyond the time and the memory of the module as it is."""
 
 SURVIVED, KILLED = 0, 1
-ARGUMENTS = ("-q", "--assert=plain", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist")
-ARGUMENTS += ("-o", "timeout=0", "--hypothesis-profile=mutants")
+ARGUMENTS = ("-q", "--assert=plain", "--tb=no", "-pno:cacheprovider", "-pno:xdist", "-otimeout=0")
 
-# Fewer examples than the suite has, and no shrinking: that one fails is all that is asked.
+# Few examples, and no shrinking: that one fails is all that is asked.
 settings.register_profile(
     "mutants",
     max_examples=40,
@@ -110,11 +108,11 @@ def judge_module(
     cold = [mutant for mutant in todo if mutant.function not in survey.exchangeable]
 
     def judge_warm(session: pytest.Session, send: Send) -> None:
-        functions = _live_functions(module)
+        functions = live_functions(module)
         gc.freeze()
 
         def attempt(mutant: Mutant, plan: list[str]) -> bool:
-            code = _code_of(mutant, module)
+            code = code_of(mutant, module)
             for function in functions[mutant.function]:
                 function.__code__ = code
             return _fails(session, plan)
@@ -123,7 +121,7 @@ def judge_module(
             send(verdict)
 
     def attempt_cold(mutant: Mutant, plan: list[str]) -> bool:
-        _replace_source(module, mutant.source)
+        replace_source(module, mutant.source)
         return _within_pytest(judges, lambda session: _fails(session, plan)) is not False
 
     if warm:
@@ -165,7 +163,7 @@ def _race(
 
 
 def _end_child(attempt: Callable[[], bool], cpu_s: int) -> None:
-    """Be the child that judges one mutant, within bounds; never return."""
+    """Judge one mutant within bounds; never return."""
     verdict = KILLED
     try:
         os.setsid()
@@ -184,7 +182,7 @@ def _from_child(work: Callable[[Send], object]) -> Iterator[Any]:
     """Yield what a forked child sends while it works.
 
     Raises:
-        RuntimeError: the child failed.
+        RuntimeError: it failed.
     """
     reader, writer = os.pipe()
     pid = os.fork()
@@ -247,7 +245,7 @@ class _Failures:
 def _within_pytest(judges: Sequence[str], work: Callable[[pytest.Session], Any]) -> Any:
     """Return what ``work`` returns once the judges are collected; None where they cannot be."""
     loop = _Loop(work)
-    pytest.main([*ARGUMENTS, *judges], plugins=[loop])
+    pytest.main([*ARGUMENTS, "--hypothesis-profile=mutants", *judges], plugins=[loop])
     if loop.fault is not None:
         raise loop.fault
     return loop.result
@@ -275,7 +273,7 @@ def _survey(session: pytest.Session, module: Path) -> Survey:
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         lines[item.nodeid] = frozenset(traced.lines)
         cpu_s[item.nodeid] = time.process_time() - started
-    exchangeable = frozenset(_live_functions(module))
+    exchangeable = frozenset(live_functions(module))
     libraries = tuple(
         name
         for name, loaded in list(sys.modules.items())
@@ -315,50 +313,8 @@ class _Traced:
         return self._ran
 
 
-def _live_functions(module: Path) -> dict[str, list[FunctionType]]:
-    """Return the functions of a module whose code can be exchanged, by qualified name."""
-    file = str(module.resolve())
-    functions: dict[str, list[FunctionType]] = {}
-    for function in gc.get_objects():
-        if type(function) is FunctionType and function.__code__.co_filename == file:
-            functions.setdefault(function.__code__.co_qualname, []).append(function)
-    return {
-        name: alike
-        for name, alike in functions.items()
-        if "<" not in name and not any(function.__code__.co_freevars for function in alike)
-    }
-
-
-def _code_of(mutant: Mutant, module: Path) -> CodeType:
-    """Return the code of the mutant's function."""
-    inside = deque([compile(mutant.source, str(module.resolve()), "exec", dont_inherit=True)])
-    while inside:
-        code = inside.popleft()
-        if code.co_qualname == mutant.function:
-            return code
-        inside.extend(part for part in code.co_consts if isinstance(part, CodeType))
-    raise LookupError(mutant.function)
-
-
-def _replace_source(module: Path, source: str) -> None:
-    """Let the module be imported from this source; for the rest of the process."""
-    file = str(module.resolve())
-    loader: Any = importlib.machinery.SourceFileLoader
-    get_data, path_stats = loader.get_data, loader.path_stats
-
-    def replaced_data(self: Any, path: str) -> bytes:
-        return source.encode() if path == file else get_data(self, path)
-
-    def no_stats(self: Any, path: str) -> Any:
-        if path == file:
-            raise OSError  # so that no compiled file is read or written
-        return path_stats(self, path)
-
-    loader.get_data, loader.path_stats = replaced_data, no_stats
-
-
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder for the temporary files of all tests, to be removed by the caller."""
+    """Return a folder for the temporary files of all tests."""
     folder = tempfile.TemporaryDirectory(prefix="mutants-")
     os.environ["PYTEST_DEBUG_TEMPROOT"] = folder.name
     return folder
