@@ -113,7 +113,8 @@ def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
             continue
         name, _, value = text.partition(":")
         name = name.replace(" ", "").lower()
-        if name not in FIELDS or text[0].isspace():
+        is_plain = text.replace("\t", " ").isprintable()
+        if name not in FIELDS or text[0].isspace() or not is_plain:
             raise VolumeRefused("E-HEADER", path, f"line {text!r} is no field of an NRRD header")
         if name in fields:
             raise VolumeRefused("E-HEADER", path, f"field {name!r} is given twice")

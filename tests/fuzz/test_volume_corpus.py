@@ -33,6 +33,7 @@ def edited(path: Path, old: bytes, new: bytes) -> Path:
         (b"space origin:", b"spade origin:", "no field of an NRRD header"),
         (b"space origin:", b"space 1e5", "no field of an NRRD header"),
         (b"sizes:", b" sizes:", "no field of an NRRD header"),
+        (b"sizes: ", b"sizes:\r", "no field of an NRRD header"),
         (b"NRRD0004\n", b"NRRD0004*", "first line"),
         (b"NRRD0004\n", b"NRRD0004 \n", "first line"),
         (b"kinds: domain", b"kinds: domaim", "not those of a volume"),
