@@ -100,8 +100,8 @@ def test_a_machine_dies_and_a_decoder_crashes_and_nothing_is_lost_or_twice(
 ) -> None:
     """Files that are damaged, or whose decoder crashes, are rows; the rest equals a local run."""
 
-    def find_with_a_crash(paths):
-        found = find_scans(paths)
+    def find_with_a_crash(paths, say):
+        found = find_scans(paths, say)
         found.volumes.insert(1, FaultyEntry(archive / "crash.dcm", "SIGSEGV", "nobody"))
         return found
 

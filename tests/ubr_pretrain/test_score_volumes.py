@@ -100,8 +100,8 @@ def test_the_last_of_many_may_crash_its_reader_and_not_the_run(tmp_path, checkpo
     """What was refused is tried again, alone: then as on the first day, in a process of its own."""
     nii(tmp_path)
 
-    def find_with_a_fault(paths):
-        found = find_scans(paths)
+    def find_with_a_fault(paths, say):
+        found = find_scans(paths, say)
         found.volumes.append(FaultyEntry(tmp_path / "fault.dcm", "memory", "nobody"))
         return found
 
