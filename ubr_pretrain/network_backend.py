@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
@@ -74,13 +75,17 @@ class ScoreNetwork:
         """Split slices so that every thread has some, and none many at a time.
 
         All parts but the last are whole blocks of ``FEWEST``: matrix products round the rows that
-        are left over in another way, and the same slices are left over however they are split.
+        are left over in another way, and the same slices are left over however they are split. A
+        slice alone, too, is rounded as none is in company: the last of many is never alone.
         """
         most = MOST_ON_GPU if self.device.type == "cuda" else MOST
         blocks = -(-num_slices // (2 * self.threads * FEWEST))
         size = min(most, max(1, blocks) * FEWEST)
-        for first in range(0, num_slices, size):
-            yield slice(first, min(first + size, num_slices))
+        bounds = [*range(0, num_slices, size), num_slices]
+        if num_slices > 1 and num_slices % size == 1:
+            bounds[-2] -= FEWEST
+        for first, end in pairwise(sorted(set(bounds))):
+            yield slice(first, end)
 
     def submit(
         self, work: Callable[Arguments, Result], *args: Arguments.args, **named: Arguments.kwargs

@@ -94,3 +94,17 @@ def test_building_a_network_leaves_the_threads_of_the_caller() -> None:
     network = build_network(read_pretrained().trained, CPU, threads=3)
     assert torch.get_num_threads() == before
     assert {network.submit(torch.get_num_threads).result() for _ in range(9)} == {1}
+
+
+@pytest.mark.parametrize("num_slices", [1, 9, 25, 33, 40])
+def test_scores_are_the_same_bits_however_many_threads_score(num_slices: int) -> None:
+    trained = read_pretrained().trained
+    hu = random_slices(trained.input_spec, (num_slices, 1, *[trained.input_spec.size_px] * 2))[:, 0]
+    found = set()
+    for threads in (1, 2, 3, 4):
+        network = build_network(trained, CPU, threads=threads)
+        parts = [*network.parts(num_slices)]
+        assert [n for part in parts for n in range(num_slices)[part]] == [*range(num_slices)]
+        scores = [network.submit(network.scores, hu[part]).result() for part in parts]
+        found.add(torch.cat(scores).numpy().tobytes())
+    assert len(found) == 1
