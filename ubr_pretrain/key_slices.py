@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.number_table import read_rows
 from ubr_pretrain.png_slices import read_png_slice
 from ubr_pretrain.reading_rules import check_spacing
 
@@ -105,11 +105,7 @@ def read_key_slices(table: Path) -> tuple[list[KeySlice], Counter[str]]:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    require_at_most(path, MAX_TABLE_BYTES)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(f"{path}: no such table ({' '.join(str(error).split())})") from error
+    table = read_rows(path, str)
     if missing := [name for name in COLUMNS if name not in table]:
         raise ValueError(f"{path}: lacks the column {missing[0]}")
     return table

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
+from ubr_pretrain.number_table import read_rows
 
 LANDMARK_COORDINATES: dict[str, float] = {
     "vertex": 168.0,
@@ -67,15 +67,7 @@ def read_landmarks(path: Path) -> tuple[LandmarkMark, ...]:
         ValueError: no such table, a column or a value is missing, an unknown landmark, a landmark
             marked twice in one volume; the row is named as a line of the file.
     """
-    import pandas as pd  # a third of a second that only a table is worth
-
-    require_at_most(path, MAX_TABLE_BYTES)
-    try:
-        table = pd.read_csv(path, dtype={"volume": str, "landmark": str})
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(
-            f"{path}: no table of landmarks ({' '.join(str(error).split())})"
-        ) from error
+    table = read_rows(path, {"volume": str, "landmark": str})
     if missing := [name for name in REQUIRED_COLUMNS if name not in table]:
         raise ValueError(f"{path}: lacks the column {missing[0]}")
     if "uncertainty_slices" not in table:

@@ -20,6 +20,7 @@ from ubr_pretrain.volume_header import VolumeHeader, affine_of, neighbour, shape
 MAX_LINE_BYTES = 1 << 16
 MAX_LINES = 10_000
 MAGIC_LINE = re.compile(rb"NRRD000[1-5]\r?\n")
+ONE_VECTOR = re.compile(r"\(([^()]*)\)")
 THREE_VECTORS = re.compile(r"\s*(?:\([^()]*\)\s*){3}")
 
 VOXEL_TYPES = {
@@ -179,7 +180,8 @@ def _space_vectors(
 
 def _origin_mm(fields: dict[str, str], path: Path) -> NDArray[np.float64]:
     """Return the LPS centre of the first voxel; the space is known from its directions."""
-    words = fields.get("spaceorigin", "(0,0,0)").strip("() ").split(",")
+    vector = ONE_VECTOR.fullmatch(fields.get("spaceorigin", "(0,0,0)"))
+    words = vector[1].split(",") if vector else []
     try:
         signed = zip(words, _space_signs(fields, path), strict=True)
         return np.array([plain_float(word) * sign for word, sign in signed])

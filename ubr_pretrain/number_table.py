@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,35 @@ from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def read_rows(path: Path, dtype: Mapping[str, type] | type) -> pd.DataFrame:
+    """Read a table in which no row is longer than its header.
+
+    Of a longer one pandas takes the first cells as names of the rows, and all others move.
+
+    Args:
+        path: comma-separated, UTF-8, with a header.
+        dtype: of the columns; where it is ``str``, an empty cell is an empty text.
+
+    Raises:
+        ValueError: no such table, or it cannot be parsed; the file is named.
+    """
+    import pandas as pd  # a third of a second that only a table is worth
+
+    require_at_most(path, MAX_TABLE_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path,
+                dtype=dtype,  # type: ignore[arg-type]
+                keep_default_na=dtype is not str,
+                index_col=False,
+                encoding="utf-8-sig",
+            )
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # parser errors: ValueErrors
+        raise ValueError(f"{path}: no table to read ({' '.join(str(error).split())})") from error
 
 
 def read_number_table(
@@ -29,20 +58,10 @@ def read_number_table(
             file is named, and the line.
     """
     import numpy as np
-    import pandas as pd  # a third of a second that only a table is worth
 
-    require_at_most(path, MAX_TABLE_BYTES)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            table = pd.read_csv(
-                path,
-                dtype={**dict.fromkeys(words, str), **dict.fromkeys((*whole, *numbers), float)},
-                index_col=False,
-                encoding="utf-8-sig",
-            )
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # parser errors: ValueErrors
-        raise ValueError(f"{path}: no table to read ({' '.join(str(error).split())})") from error
+    table = read_rows(
+        path, {**dict.fromkeys(words, str), **dict.fromkeys((*whole, *numbers), float)}
+    )
     for column in (*words, *whole, *numbers):
         if column not in table:
             raise ValueError(f"{path}: lacks the column {column}")

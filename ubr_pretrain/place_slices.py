@@ -121,8 +121,9 @@ def line_mm(z_mm: ndarray, scores: ndarray, scale: Losses) -> ndarray:
     offset_mm = np.median(said_mm - slope * z_mm)  # its own offset takes the two medians apart
     if abs(slope - 1) > scale.slope_tolerance:
         raise ValueError(f"its line runs {slope:.2f} mm per mm, not 1 +- {scale.slope_tolerance}")
-    r = float(np.corrcoef(z_mm, scores)[0, 1])
-    if r < MIN_R:
+    largest = np.abs(scores).max() or 1.0  # squares of absurd scores would overflow
+    r = float(np.corrcoef(z_mm, scores / largest)[0, 1])
+    if not r >= MIN_R:
         raise ValueError(f"r {r:.3f} < {MIN_R}")
     return np.asarray(offset_mm + slope * z_mm)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
+from ubr_pretrain.number_table import read_rows
 from ubr_pretrain.zones import ZONES
 
 BODY_PARTS = ("head_neck", *ZONES, "legs")
@@ -48,11 +48,7 @@ def read_slice_classes(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    require_at_most(path, MAX_TABLE_BYTES)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
+    table = read_rows(path, str)
     if missing := sorted(set(COLUMNS) - set(table.columns)):
         raise ValueError(f"{path}: lacks the column {missing[0]}")
     index = table["index_sup_to_inf"]

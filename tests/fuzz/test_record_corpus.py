@@ -26,8 +26,10 @@ from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.config import refuse
 from ubr_pretrain.foreign_file import read_foreign_file
 from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.landmarks import read_landmarks
 from ubr_pretrain.place_slices import place_slices
 from ubr_pretrain.score_archive import open_archive
+from ubr_pretrain.slice_classes import read_slice_classes
 from ubr_pretrain.slice_files import SliceFiles
 from ubr_pretrain.ubr_config import Losses
 
@@ -224,3 +226,18 @@ def test_N49_a_calibration_without_a_number_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(tree))
     with pytest.raises(ValueError, match=r"calibration\.json: not a calibration: .* not finite"):
         read_calibration(path)
+
+
+@pytest.mark.parametrize(
+    ("read", "header", "row"),
+    [
+        (read_landmarks, "volume,landmark,index_sup_to_inf", "a,carina,3"),
+        (lambda path: read_slice_classes([path]), "volume,index_sup_to_inf,class", "a,3,head"),
+    ],
+)
+def test_N27_a_row_longer_than_its_header_moves_no_cell(tmp_path: Path, read, header, row) -> None:
+    """One line with the file; pandas took the first cells as names and moved all others."""
+    path = tmp_path / "table.csv"
+    path.write_text(f"{header}\n{row}\n,{row}\n")
+    with pytest.raises(ValueError, match=r"table.csv: no table to read"):
+        read(path)

@@ -54,6 +54,12 @@ def test_N40_an_nrrd_header_without_its_last_line_end_is_cut(tmp_path: Path) -> 
     refused(path, "E-TRUNC", "ends within the header")
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"origin: (", b"origin: 9"), (b"33)", b"339")])
+def test_N40_an_origin_without_its_brackets_is_none(tmp_path: Path, old: bytes, new: bytes) -> None:
+    """E-GEOM: a digit in the place of a bracket moved the volume by 900 mm."""
+    refused(edited(write_itk(tmp_path / "n.nrrd", scan()), old, new), "E-GEOM", "space origin")
+
+
 def test_N40_four_vectors_are_not_three(tmp_path: Path) -> None:
     """E-GEOM: a vector named none was passed over, and the others moved up."""
     path = write_itk(tmp_path / "n.nrrd", scan())
@@ -198,13 +204,15 @@ def test_N47_a_deflated_slice_without_its_end_is_cut(tmp_path: Path, keep: int) 
     refused(path, "E-TRUNC", "deflated")
 
 
-@pytest.mark.parametrize(("suffix", "line"), [("nhdr", "data_file"), ("mhd", "ElementDataFile")])
-def test_N48_a_name_with_a_zero_byte_names_no_file(tmp_path: Path, suffix, line) -> None:
-    """E-UNSAFE: the operating system knows no such name, and said so in a traceback."""
+@pytest.mark.parametrize(
+    ("suffix", "key", "code"),
+    [("nhdr", "data file: ", "E-HEADER"), ("mhd", "ElementDataFile = ", "E-UNSAFE")],
+)
+def test_N48_a_name_with_a_zero_byte_names_no_file(tmp_path: Path, suffix, key, code) -> None:
+    """E-HEADER or E-UNSAFE: the operating system knows no such name, and said so in a traceback."""
     path = write_itk(tmp_path / f"scan.{suffix}", scan())
-    key = "data file: " if suffix == "nhdr" else "ElementDataFile = "
     edited(path, key.encode() + b"scan", key.encode() + b"sc\0n")
-    refused(path, "E-UNSAFE", r"sc\x00n")
+    refused(path, code, r"sc\x00n")
 
 
 def test_N48_a_signalling_nan_is_a_nan(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_unreadable_volume_is_named_and_the_rest_goes_on(cohort, capsys):
     [
         (["--uncertainty_scale", "0"], "--uncertainty_scale 0.0 must be > 0"),
         (["--landmarks", "again.csv"], "both name a"),
-        (["--landmarks", "none.csv"], "none.csv: no table of landmarks"),
+        (["--landmarks", "none.csv"], "none.csv: no table to read"),
         (["--scale", "2"], "--scale"),
     ],
 )

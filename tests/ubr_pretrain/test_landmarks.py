@@ -39,7 +39,7 @@ def test_uncertainty_may_be_missing(tmp_path):
         (HEAD + "a,carina,x,1\n", "index_sup_to_inf 'x'"),
         (HEAD + "a,carina,1,\n", "uncertainty_slices nan"),
         (HEAD + ",carina,1,1\n", "volume or landmark is empty"),
-        ("", "no table of landmarks"),
+        ("", "no table to read"),
     ],
 )
 def test_bad_table_is_named_with_its_line(tmp_path, text, message):

@@ -34,6 +34,7 @@ def test_a_stretch_of_wrong_scores_is_put_back_on_the_line(slope, start_mm, firs
         (Z_MM, scores_of(1.5 * Z_MM), "1.50 mm per mm"),
         (Z_MM, scores_of(-Z_MM), "-1.00 mm per mm"),
         (Z_MM, scores_of(Z_MM) + 9 * (np.arange(40) % 7 == 0), "< 0.9"),
+        (Z_MM, np.where(np.arange(40) == 20, 1e300, scores_of(Z_MM)), "< 0.9"),
     ],
 )
 def test_a_line_that_cannot_be_trusted_is_refused(z_mm, scores, rule):

@@ -99,7 +99,7 @@ def test_both_ways_of_writing_a_file_name_are_one_slice(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda t, i: (t.unlink(), i), "no such table"),
+        (lambda t, i: (t.unlink(), i), "no table to read"),
         (lambda t, i: (t.write_text("a,b\n1,2\n"), i), "lacks the column File_name"),
         (lambda t, i: (write_table(t, [row("000001_01_01_099.png")]), i), "needs three slices"),
         (lambda t, i: (i.rename(i.with_name("elsewhere")), i), "no such folder"),

@@ -46,8 +46,8 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(ValueError, match="lacks the column class"):
         read_slice_classes([written(tmp_path / "t.csv", "a,0", header="volume,index_sup_to_inf")])
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ValueError, match=r"bytes.csv: not a CSV table"):
+    with pytest.raises(ValueError, match=r"bytes.csv: no table to read"):
         read_slice_classes([tmp_path / "bytes.csv"])
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(ValueError, match=r"empty.csv: not a CSV table"):
+    with pytest.raises(ValueError, match=r"empty.csv: no table to read"):
         read_slice_classes([tmp_path / "empty.csv"])
