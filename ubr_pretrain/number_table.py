@@ -33,7 +33,7 @@ def read_rows(path: Path, dtype: Mapping[str, type] | type) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
                 path,
-                dtype=dtype,  # type: ignore[arg-type]
+                dtype=dtype,
                 keep_default_na=dtype is not str,
                 index_col=False,
                 encoding="utf-8-sig",
