@@ -131,7 +131,8 @@ def open_run_folder(
             _empty(out)
         moved = require_same_run(out, config, places)
         for stale in [*out.rglob(".*.part")]:  # left by a kill in the middle of a write
-            if _run_of(stale) == out:  # a run inside this one may be alive and writing
+            run = _run_of(stale)
+            if run == out or not _is_held(run):  # a run inside this one may be alive and writing
                 stale.unlink()
         folder = RunFolder(out, tuple(moved))
         if not (out / "config.yaml").is_file():
@@ -142,6 +143,15 @@ def open_run_folder(
 def _run_of(file: Path) -> Path:
     """Return the innermost run folder that a file lies in."""
     return next(folder for folder in file.parents if (folder / LOCK).is_file())
+
+
+def _is_held(run: Path) -> bool:
+    with (run / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ()) -> list[str]:

@@ -156,15 +156,19 @@ def test_T01_N33_overwriting_that_is_killed_can_be_begun_again(tmp_path, monkeyp
             assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.yaml"]
 
 
-def test_half_written_file_of_a_run_inside_is_left_to_that_run(tmp_path):
+def test_T02_half_written_file_of_a_run_inside_is_left_to_it_as_long_as_it_lives(tmp_path):
+    """Cleaned by the comparison around a finished cell; a cell that is alive keeps its own."""
     inside = tmp_path / "cells" / "a"
     with open_run_folder(tmp_path, Small()), open_run_folder(inside, Small()):
         pass
     being_written = inside / "checkpoints" / ".last.safetensors.x.part"
     being_written.parent.mkdir()
-    being_written.write_bytes(b"half")
+    with open_run_folder(inside, Small()):
+        being_written.write_bytes(b"half")
+        with open_run_folder(tmp_path, Small()):
+            assert being_written.exists()
     with open_run_folder(tmp_path, Small()):
-        assert being_written.exists()
+        assert not being_written.exists()
 
 
 def test_a_place_may_move_and_is_noted_once_the_caller_says_so(tmp_path):
