@@ -191,7 +191,8 @@ def _sources(path: Path) -> list[Path]:
 def _shape(file: BinaryIO) -> tuple[int, ...] | None:
     """Return the shape of int16 slices in C order, the file standing at the first; else None."""
     try:
-        npy.read_magic(file)
+        if npy.read_magic(file) != (1, 0):  # whoever maps it would read another header
+            return None
         shape, in_columns, dtype = npy.read_array_header_1_0(file)
     except (ValueError, SyntaxError, TokenError):  # a damaged header
         return None

@@ -7,6 +7,7 @@ Shapes:
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,10 @@ def shape_of(path: Path, sides_xyz: tuple[int, ...], least: int = 3) -> tuple[in
     return z, y, x
 
 
+MAX_NAME_BYTES = 255
+"""Of a file, on every common file system."""
+
+
 def neighbour(path: Path, name: str) -> Path:
     """Return the data file that a header names, which must lie beside it.
 
@@ -88,6 +93,7 @@ def neighbour(path: Path, name: str) -> Path:
     if (
         Path(name).name != name
         or "\0" in name
+        or len(os.fsencode(name)) > MAX_NAME_BYTES
         or name in (".", "..", "LIST")
         or "%" in name
         or data_file.resolve().parent != path.parent.resolve()

@@ -73,6 +73,19 @@ def test_N49_a_record_of_the_store_is_used_as_it_was_written(tmp_path: Path) -> 
     assert files.read_record() is None
 
 
+def test_N49_stored_slices_under_another_header_are_not_mapped(tmp_path: Path) -> None:
+    """Decoded again: a flipped bit in numpy's own header ended the training with no file named."""
+    put(tmp_path, "store")
+    files = SliceFiles(tmp_path / "a.npy")
+    record = files.read_record()
+    assert record is not None
+    assert files.fault(record, 32, hashed=False) is None
+    content = bytearray(files.slices.read_bytes())
+    content[6] ^= 2
+    files.slices.write_bytes(content)
+    assert files.fault(record, 32, hashed=False) is not None
+
+
 @pytest.mark.parametrize(
     "line", [b"{", b"3", b"{}", b'{"name": "x", "record": 3}', b"\xff", b"[" * 100_000]
 )

@@ -16,6 +16,7 @@ from tests.ubr_pretrain.dicom_writer import (
     write_series,
 )
 from tests.ubr_pretrain.stored_volumes import nii, refusal, refused, scan, with_lines, write_itk
+from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.volumes import read_volume
 
 
@@ -213,6 +214,15 @@ def test_N48_a_name_with_a_zero_byte_names_no_file(tmp_path: Path, suffix, key, 
     path = write_itk(tmp_path / f"scan.{suffix}", scan())
     edited(path, key.encode() + b"scan", key.encode() + b"sc\0n")
     refused(path, code, r"sc\x00n")
+
+
+def test_N48_a_name_longer_than_any_file_has_names_none(tmp_path: Path) -> None:
+    """E-UNSAFE in a bounded line: the name was shown at length."""
+    path = edited(write_itk(tmp_path / "n.mhd", scan()), b"n.raw", b"n" * 5000)
+    with pytest.raises(VolumeRefused) as caught:
+        read_volume(path)
+    assert caught.value.code == "E-UNSAFE"
+    assert len(str(caught.value)) < 1000
 
 
 def test_N48_a_signalling_nan_is_a_nan(tmp_path: Path) -> None:
