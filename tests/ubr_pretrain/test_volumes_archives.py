@@ -21,7 +21,7 @@ SPACING = (5.0, 0.75, 0.5)
 def hostile_zip(path: Path) -> Path:
     """Write a zip whose members climb out of any folder, and one that inflates to 16 MB."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("../escaped.dcm", "/tmp/../escaped.dcm", "..\\escaped.dcm"):
+        for name in ("../escaped.dcm", "/anywhere/../escaped.dcm", "..\\escaped.dcm"):
             archive.writestr(name, b"\0" * 200)
         archive.writestr("bomb.nii", bytes(1 << 24))
     return path
