@@ -10,6 +10,7 @@ The folder of the comparison, the data and the environment must be seen by every
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def slurm_executor(folder: Path, options: Sequence[str], *, gpu: bool) -> Execut
     Raises:
         ValueError: submitit is not installed; there is no SLURM; an option is malformed.
     """
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # its own closes all others' handlers
     try:
         import submitit
     except ImportError as error:

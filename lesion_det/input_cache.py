@@ -13,14 +13,13 @@ Shapes:
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import disk_usage
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TextIO
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +30,7 @@ from pydantic import NonNegativeInt, ValidationError
 from lesion_det.boxes import Frame
 from lesion_det.slices import PreparedImage
 from ubr_pretrain.config import Config
+from ubr_pretrain.held_folder import took_lock
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.work_ahead import worked_ahead
 
@@ -130,7 +130,7 @@ class InputCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / ".lock").open("a") as lock:
-                if not self._take(lock.fileno(), stop):
+                if not self._take(lock, stop):
                     yield None
                     return
                 with self._pixels.open("ab") as pixels, self._index.open("ab") as index:
@@ -161,19 +161,16 @@ class InputCache:
     def _stored(self, entry: Entry) -> UInt8[ndarray, " bytes"]:
         return np.asarray(self._mapped[entry.offset : entry.offset + entry.num_bytes])
 
-    def _take(self, lock: int, stop: Callable[[], bool]) -> bool:
-        """Wait for the lock, which the kernel frees when its holder dies."""
+    def _take(self, lock: TextIO, stop: Callable[[], bool]) -> bool:
+        """Wait for the lock; return whether it is ours."""
         said = False
         while not stop():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not said:
-                    ProgressLine(0).say(f"waiting for the process that fills {self.folder}")
-                said = True
-                time.sleep(POLL_S)
-            else:
+            if took_lock(lock):
                 return True
+            if not said:
+                ProgressLine(0).say(f"waiting for the process that fills {self.folder}")
+            said = True
+            time.sleep(POLL_S)
         return False
 
 

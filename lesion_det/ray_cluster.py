@@ -9,7 +9,6 @@ torch, which the workers of Ray do not need.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import time
@@ -22,6 +21,7 @@ from lesion_det.cell_job import TrainCell, train_cell
 from lesion_det.det_config import DetConfig
 from lesion_det.grid_progress import GridProgress
 from lesion_det.launch import CellProcess, Ending, Stopped, Task, last_line
+from ubr_pretrain.held_folder import is_held
 from ubr_pretrain.ray_session import HERE, ray_session, require_ray
 
 FLAG = "--ray"
@@ -229,13 +229,8 @@ def run_cell(
 def _wait_until_free(lock: Path) -> None:
     """Wait for what an earlier try has left; who holds it longer is named by the training."""
     deadline_s = time.monotonic() + LET_GO_S
-    while lock.is_file() and time.monotonic() < deadline_s:
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError:
-                time.sleep(0.1)
+    while lock.is_file() and is_held(lock) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
 
 
 def why_it_failed(ref: Any, log: Path) -> str:

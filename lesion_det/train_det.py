@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_det.det_config import PATHS, DetConfig
-from ubr_pretrain.config import config_parser, refuse
+from ubr_pretrain.config import config_parser
 from ubr_pretrain.reproduction import conclude, parse_run, require_same_inputs
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
@@ -62,23 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = config_parser(DetConfig, "train_det.py", (__doc__ or "").split("\n\n")[0], "det")
     config, rest = parse_run(parser, DetConfig, argv, "det", PATHS)
 
-    from ubr_pretrain.run_folder import fault_words
-    from ubr_pretrain.runtime import RankLost
+    from ubr_pretrain.run_folder import exit_code_of
 
-    try:
+    def run() -> int:
         exit_code = train(config, rest.out, **rest.how).exit_code
         return conclude(rest.reproduce, rest.out, exit_code)
-    except ValueError as error:
-        refuse(parser.prog, str(error))
-    except (FloatingPointError, MemoryError, RankLost) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{parser.prog}: {fault_words(error, rest.out)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped at once; the last checkpoint is kept", file=sys.stderr)
-        return 130
+
+    return exit_code_of(parser.prog, rest.out, run)
 
 
 def train(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import config_differences
+from ubr_pretrain.held_folder import remove_half_written, took_lock
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, under_name
 from ubr_pretrain.score_tables import Format, write_tables
@@ -114,12 +114,9 @@ def _held(out: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"{out}: cannot be written ({error.strerror})") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when we die
-        except OSError as error:
-            raise ValueError(f"{out}: another run is gathering there") from error
-        for stale in out.glob(".*.part"):
-            stale.unlink()
+        if not took_lock(lock):
+            raise ValueError(f"{out}: another run is gathering there")
+        remove_half_written(out)
         yield
 
 
@@ -159,10 +156,8 @@ def _size_when_complete(folder: Path) -> int | None:
 def _read_shard(folder: Path) -> Iterator[ScoreArchive]:
     """Open a complete shard for reading, and keep writers off."""
     with (folder / JOURNAL).open("rb") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"{folder}: a run is writing there") from error
+        if not took_lock(journal, shared=True):
+            raise ValueError(f"{folder}: a run is writing there")
         if _size_when_complete(folder) is None:
             raise ValueError(f"{folder}: not complete any more; a run began there")
         header = json.loads(journal.readline())

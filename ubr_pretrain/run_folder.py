@@ -6,11 +6,11 @@ hash, wall time, status), ``train.log``, ``metrics.jsonl``, ``tb/``, ``checkpoin
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from ubr_pretrain.checkpoint import write_atomically
-from ubr_pretrain.config import config_differences, config_to_yaml, read_config
-from ubr_pretrain.runtime import to_json
+from ubr_pretrain.config import config_differences, config_to_yaml, read_config, refuse
+from ubr_pretrain.held_folder import HALF_WRITTEN, is_held, took_lock
+from ubr_pretrain.runtime import RankLost, to_json
 
 LOCK = ".lock"
 
@@ -119,20 +120,18 @@ def open_run_folder(
     except OSError as error:
         raise RunFolderRefused(f"--out {out}: cannot be written ({error.strerror})") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when we die
-        except OSError as error:
+        if not took_lock(lock):
             lock.seek(0)
-            raise RunFolderRefused(f"--out {out}: held by a live run ({lock.read()})") from error
+            raise RunFolderRefused(f"--out {out}: held by a live run ({lock.read()})")
         lock.truncate(0)
         lock.write(f"pid {os.getpid()}")
         lock.flush()
         if overwrite:
             _empty(out)
         moved = require_same_run(out, config, places)
-        for stale in [*out.rglob(".*.part")]:  # left by a kill in the middle of a write
+        for stale in [*out.rglob(HALF_WRITTEN)]:  # left by a kill in the middle of a write
             run = _run_of(stale)
-            if run == out or not _is_held(run):  # a run inside this one may be alive and writing
+            if run == out or not is_held(run / LOCK):  # a run inside this one may be alive
                 stale.unlink()
         folder = RunFolder(out, tuple(moved))
         if not (out / "config.yaml").is_file():
@@ -143,15 +142,6 @@ def open_run_folder(
 def _run_of(file: Path) -> Path:
     """Return the innermost run folder that a file lies in."""
     return next(folder for folder in file.parents if (folder / LOCK).is_file())
-
-
-def _is_held(run: Path) -> bool:
-    with (run / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ()) -> list[str]:
@@ -186,6 +176,28 @@ def require_same_run(out: Path, config: BaseModel, places: Collection[str] = ())
     if RunFolder(out).read_manifest().get("status") == "finished":
         raise RunFolderRefused(f"--out {out}: this run has finished; use --overwrite or another")
     return moved
+
+
+def exit_code_of(prog: str, out: Path, run: Callable[[], int]) -> int:
+    """Return the exit code of a training; what ended it by force is said in one line.
+
+    Args:
+        prog: the command.
+        out: the folder of the run.
+        run: trains, returns the exit code; see ``train`` for what it raises.
+    """
+    try:
+        return run()
+    except ValueError as error:
+        refuse(prog, str(error))
+    except (FloatingPointError, MemoryError, RankLost) as error:
+        words, code = str(error), 1
+    except OSError as error:
+        words, code = fault_words(error, out), 1
+    except KeyboardInterrupt:
+        words, code = "stopped at once; the last checkpoint is kept", 130
+    print(f"{prog}: {words}", file=sys.stderr)
+    return code
 
 
 def fault_words(error: OSError, out: Path, kept: str = "the last checkpoint") -> str:

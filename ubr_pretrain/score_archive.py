@@ -7,7 +7,6 @@ says with which weights and settings; a run with others is refused.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Container, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from ubr_pretrain.config import config_differences
+from ubr_pretrain.held_folder import remove_half_written, took_lock
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.scored_volume import SCHEMA_VERSION
 
@@ -207,15 +207,12 @@ def open_archive(
     except OSError as error:
         raise ValueError(f"--out {out}: cannot be written ({error.strerror})") from error
     with journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when we die
-        except OSError as error:
-            raise ValueError(f"--out {out}: another run is writing there") from error
+        if not took_lock(journal):
+            raise ValueError(f"--out {out}: another run is writing there")
         if overwrite:
             _empty(out, journal)
         _require_same(out, journal, header)
-        for stale in out.glob(".*.part"):  # left by a kill in the middle of a write
-            stale.unlink()
+        remove_half_written(out)
         yield ScoreArchive(out, journal, header)
 
 

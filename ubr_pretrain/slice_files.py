@@ -34,6 +34,7 @@ from numpy.lib import format as npy
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.folder_names import lesion_tables, named_with
+from ubr_pretrain.held_folder import HALF_WRITTEN
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.stored_file import stamp
 from ubr_pretrain.volumes import VolumeEntry
@@ -174,7 +175,7 @@ def source_key(entry: VolumeEntry, spec: InputSpec) -> str:
 def remove_abandoned(folder: Path) -> None:
     """Delete what killed processes left half-written."""
     before_s = time.time() - ABANDONED_S
-    for file in folder.glob(".*.part"):
+    for file in folder.glob(HALF_WRITTEN):
         with suppress(FileNotFoundError):
             if file.stat().st_mtime < before_s:
                 file.unlink()

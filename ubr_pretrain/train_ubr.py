@@ -46,23 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing := [path for path in config.data if not path.exists()]:
         refuse(parser.prog, f"--data {missing[0]}: no such file or folder")
 
-    from ubr_pretrain.run_folder import fault_words
-    from ubr_pretrain.runtime import RankLost
+    from ubr_pretrain.run_folder import exit_code_of
 
-    try:
+    def run() -> int:
         exit_code = train(config, rest.out, **rest.how)
         return conclude(rest.reproduce, rest.out, exit_code)
-    except ValueError as error:
-        refuse(parser.prog, str(error))
-    except (FloatingPointError, MemoryError, RankLost) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{parser.prog}: {fault_words(error, rest.out)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped at once; the last checkpoint is kept", file=sys.stderr)
-        return 130
+
+    return exit_code_of(parser.prog, rest.out, run)
 
 
 def train(
