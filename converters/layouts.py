@@ -75,7 +75,7 @@ class UnitStatistics:
     std: tuple[float, ...]
 
 
-def unit_statistics(spec: InputSpec, in_channels: int = 3) -> UnitStatistics:
+def unit_statistics(spec: InputSpec, in_channels: int) -> UnitStatistics:
     """Return what timm and segmentation_models_pytorch call mean and std.
 
     Their images hold ``clip((hu - lower) / (upper - lower), 0, 1)``.

@@ -90,7 +90,7 @@ def _precision(places: Int64[np.ndarray, " found"], num_lesions: int) -> Float64
     """
     found = np.arange(1, len(places) + 1)
     best_beyond = np.maximum.accumulate((found / places)[::-1])[::-1]
-    reached_by = np.searchsorted(found / num_lesions, RECALLS, side="left")
+    reached_by = np.searchsorted(found / num_lesions, RECALLS)
     return np.append(best_beyond, 0.0)[reached_by]
 
 
@@ -103,7 +103,7 @@ def _matches(
     """
     detection, lesion, iou, turn = _pairs(ground_truth, predictions)
     candidate, of_pair = np.unique(detection, return_inverse=True)
-    matched = np.zeros((len(candidate), len(IOUS)), np.bool_)
+    matched = np.empty((len(candidate), len(IOUS)), np.bool_)  # every candidate has its turn
     taken = np.zeros((ground_truth.num_lesions, len(IOUS)), np.bool_)
     order = np.lexsort((lesion, iou, of_pair, turn))  # the last key first
     turns = np.flatnonzero(np.diff(turn[order])) + 1
@@ -128,7 +128,7 @@ def _pairs(
 ]:
     """Return of every pair its detection, its lesion, their IoU, and the detection's turn.
 
-    The turn counts the candidates of an image from 0.
+    The turn counts the candidates of an image from 1.
     """
     columns: tuple[list[np.ndarray], ...] = ([], [], [], [])
     num_detections = num_lesions = 0
@@ -137,7 +137,7 @@ def _pairs(
         iou = _coco_iou(boxes_xyxy, image.boxes_xyxy)
         near = iou >= IOUS[0]
         rank, lesion = np.nonzero(near)
-        turn = np.cumsum(near.any(axis=1)) - 1
+        turn = np.cumsum(near.any(axis=1))
         values = (rank + num_detections, lesion + num_lesions, iou[near], turn[rank])
         for column, value in zip(columns, values, strict=True):
             column.append(value)
@@ -150,12 +150,15 @@ def _pairs(
 def _coco_iou(
     detections_xyxy: Float64[np.ndarray, "k 4"], lesions_xyxy: Float64[np.ndarray, "n 4"]
 ) -> Float64[np.ndarray, "k n"]:
-    """Return the IoU to the last bit as COCO tools have it, whose boxes are x, y, w, h."""
+    """Return the IoU to the last bit as COCO tools have it, whose boxes are x, y, w, h.
+
+    0 where nothing is shared: a lesion far from the corner may be too small for its area.
+    """
     (low, size), (low_of, size_of) = (
         (boxes[..., :2], boxes[..., 2:] - boxes[..., :2])
         for boxes in (detections_xyxy[:, None], lesions_xyxy[None])
     )
     sides = np.minimum(low + size, low_of + size_of) - np.maximum(low, low_of)
-    shared = np.clip(sides, 0.0, None).prod(axis=-1)
+    shared = np.maximum(sides, 0.0).prod(axis=-1)
     union = size.prod(axis=-1) + size_of.prod(axis=-1) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)

@@ -128,5 +128,5 @@ def _num_ratios(rows: Tensor, num_sizes: int) -> int:
 
 
 def _swapped(rows: Tensor, outer: int, inner: int) -> Tensor:
-    grid = rows.reshape(outer, inner, -1, *rows.shape[1:])
+    grid = rows.reshape(outer, inner, -1)
     return grid.transpose(0, 1).reshape(rows.shape).contiguous()

@@ -48,7 +48,7 @@ def box_iou(
     first, second = boxes_xyxy[:, None, :], others_xyxy[None, :, :]
     lower = np.maximum(first[..., :2], second[..., :2])
     upper = np.minimum(first[..., 2:], second[..., 2:])
-    shared = np.clip(upper - lower + extra, 0.0, None).prod(axis=-1)
+    shared = np.maximum(upper - lower + extra, 0.0).prod(axis=-1)
     area = (first[..., 2:] - first[..., :2] + extra).prod(axis=-1)
     other_area = (second[..., 2:] - second[..., :2] + extra).prod(axis=-1)
     union = area + other_area - shared

@@ -80,8 +80,8 @@ def lesion_ranks(
     ranks: list[Int64[np.ndarray, " n"]] = []
     for image in ground_truth.images:
         hit = hit_matrix(predictions.boxes_xyxy[image.id], image.boxes_xyxy, rule)
-        first = hit.argmax(axis=0) + 1 if len(hit) else np.zeros(image.num_lesions, np.int64)
-        ranks.append(np.where(hit.any(axis=0), first, NEVER).astype(np.int64))
+        rank = np.arange(1, len(hit) + 1)[:, None]
+        ranks.append(np.where(hit, rank, NEVER).min(axis=0, initial=NEVER))
     counts = [image.num_lesions for image in ground_truth.images]
     patients = [image.patient_index for image in ground_truth.images]
     return LesionRanks(
@@ -123,8 +123,10 @@ def recall_ceiling(ground_truth: GroundTruth, k: int) -> float | None:
 
     Below 1 where a slice has more than k lesions; None where there are no lesions.
     """
-    counts = np.array([image.num_lesions for image in ground_truth.images])
-    return float(np.minimum(counts, k).sum() / counts.sum()) if counts.sum() else None
+    if ground_truth.num_lesions == 0:
+        return None
+    reachable = sum(min(image.num_lesions, k) for image in ground_truth.images)
+    return reachable / ground_truth.num_lesions
 
 
 def recall_curve(ranks: LesionRanks, ks: Sequence[int] = range(1, 21)) -> dict[int, float | None]:

@@ -97,7 +97,8 @@ def find_slices(stretch: BodyStretch, scored: ScoredVolume, margin_mm: float = 0
 
     Single slices may be scored on the wrong side of a border. The run is the one that leaves the
     fewest slices of the stretch out and takes the fewest others in, so that it needs no order of
-    the scores and works on a scan that is stored upside down.
+    the scores and works on a scan that is stored upside down. Of runs that are equally good it is
+    the one that ends first, and the shortest of those.
 
     Args:
         stretch: of the body.
@@ -121,16 +122,10 @@ def find_slices(stretch: BodyStretch, scored: ScoredVolume, margin_mm: float = 0
 
 
 def _best_run(inside: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the ends of the run with the most members less strangers (Kadane's algorithm)."""
-    best, best_run = 0, (0, 0)
-    total, first = 0, 0
-    for index, member in enumerate(inside.tolist()):
-        if total <= 0:
-            total, first = 0, index
-        total += 1 if member else -1
-        if total > best:
-            best, best_run = total, (first, index)
-    return best_run
+    """Return the first and the last slice of the run with the most members less strangers."""
+    above = np.append(0, np.cumsum(np.where(inside, 1, -1)))  # members less strangers above a slice
+    last = int((above[1:] - np.minimum.accumulate(above[:-1])).argmax())
+    return last - int(above[last::-1].argmin()), last
 
 
 def crop_slices(volume: Volume, slices: range) -> Volume:

@@ -102,7 +102,7 @@ class HuScale:
             out[...] = np.maximum(wide, AIR_HU)
             return
         # Every result fits int16, so int16 arithmetic that wraps around on the way is exact.
-        np.copyto(out, stored, casting="unsafe")
+        np.copyto(out, stored)
         if slope != 1:
             out *= np.int16(slope)
         if intercept:
@@ -111,11 +111,12 @@ class HuScale:
             np.maximum(out, np.int16(AIR_HU), out=out)
 
     def _is_possible(self, low: float, high: float) -> bool:
-        if high > MAX_STORED_HU:
-            self._too_high = high if self._too_high is None else self._too_high
-            return False
-        self._lowest = min(self._lowest, low)
-        return True
+        possible = high <= MAX_STORED_HU
+        if possible:
+            self._lowest = min(self._lowest, low)
+        elif self._too_high is None:
+            self._too_high = high
+        return possible
 
 
 def looks_like_hu(volume: Volume) -> str | None:

@@ -79,7 +79,7 @@ def typical_lengths(
     return {
         part: float(np.median(whole[part])) if whole[part] else max(pieces[part])
         for part in BODY_PARTS
-        if whole[part] or max(pieces[part], default=0.0) > 0
+        if whole[part] or any(pieces[part])
     }
 
 

@@ -128,6 +128,12 @@ def test_a_narrow_features_module_has_torchvisions_order(arch):
     assert list(narrow.state_dict()) == list(official.state_dict())
     assert [repr(part) for part in whole] == [repr(part) for part in official]
     assert len(narrow) == len(official)
+    for in_channels in (1, 2, 3, 4):
+        for width in (1.0, 2.0):
+            built = torchvision_features(arch, width, in_channels)
+            assert len(built) == len(official)
+            assert built[0].weight.shape[1] == in_channels
+            assert built[0].out_channels == width * official[0].out_channels
     channels = 3
     for ours, theirs in zip(narrow, official, strict=True):
         assert type(ours) is type(theirs)
@@ -141,6 +147,13 @@ def test_a_narrow_features_module_has_torchvisions_order(arch):
             channels = ours.out_channels
         else:
             assert repr(ours) == repr(theirs)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_torchvisions_own_features_are_built_without_drawing_values_that_nobody_reads(arch):
+    before = torch.get_rng_state()
+    torchvision_features(arch, 1.0)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +182,15 @@ def test_C11_detectron2_sees_the_input_that_the_trunk_was_trained_on(spec: Input
     mean, std = (torch.tensor(values)[:, None] for values in (keys.pixel_mean, keys.pixel_std))
     torch.testing.assert_close((255 * unit - mean) / std, trained_on, rtol=1e-5, atol=1e-4)
     assert keys.format == "RGB"
+
+
+def test_one_channel_is_a_grey_image_for_detectron2():
+    """A trunk that reads one channel is told L, and the first channel's mean and std."""
+    spec = InputSpec(mean=(50.0, 60.0, 70.0), std=(1.0, 2.0, 3.0))
+    grey, colour = detectron2_input(spec, 1), detectron2_input(spec)
+    assert grey.format == "L"
+    assert (grey.pixel_mean, grey.pixel_std) == (colour.pixel_mean[:1], colour.pixel_std[:1])
+    assert len(colour.pixel_mean) == 3
 
 
 def test_C11_imagenet_weights_get_the_numbers_that_detectron2_users_know():

@@ -155,6 +155,15 @@ def test_E01_nothing_found_is_zero_and_no_lesions_is_undefined() -> None:
     assert coco_ap(toy_ground_truth([[]]), toy_predictions([[(0.9, lesion)]])).ap50 is None
 
 
+def test_a_lesion_too_small_for_its_place_is_never_found_and_breaks_nothing() -> None:
+    speck = (300.0, 300.0, 300.0 + 1e-20, 300.0 + 1e-20)  # is a point, as float64 goes
+    lesion = (0.0, 0.0, 10.0, 10.0)
+    answers = [(0.9, speck), (0.8, lesion)]
+    found = coco_ap(toy_ground_truth([[speck, lesion]]), toy_predictions([answers]))
+    assert found.ar == 0.5
+    assert coco_ap(toy_ground_truth([[speck]]), toy_predictions([answers])).ap == 0.0
+
+
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     lesions, detections = random_split(1)
     coco_ap(toy_ground_truth(lesions), toy_predictions(detections))

@@ -15,6 +15,7 @@ from ubr_pretrain.crop import (
     stretch_of_zones,
 )
 from ubr_pretrain.ct import Volume
+from ubr_pretrain.landmarks import LANDMARK_COORDINATES
 from ubr_pretrain.scored_volume import ScoredVolume
 from ubr_pretrain.scoring import read_curve
 
@@ -38,6 +39,8 @@ def test_a_margin_adds_the_slices_within_reach() -> None:
     assert find_slices(stretch, scored, 3.9) == range(2, 5)
     assert find_slices(stretch, scored, 4.0) == range(1, 6)
     assert find_slices(stretch, scored, 1000.0) == range(10)
+    thin = scored_at(60 - 2 * z_mm, z_mm / 8)  # half a millimetre apart
+    assert find_slices(stretch, thin) == range(2, 5)
     with pytest.raises(ValueError, match="margin -1 mm"):
         find_slices(stretch, scored, -1.0)
 
@@ -56,7 +59,8 @@ def test_no_other_run_of_slices_agrees_better_with_the_zones(inside: list[bool])
         return sum((first <= k < stop) != member for k, member in enumerate(inside))
 
     runs = [(a, b) for a in range(len(inside)) for b in range(a + 1, len(inside) + 1)]
-    assert errors(found.start, found.stop) == min(errors(a, b) for a, b in runs)
+    best = min(runs, key=lambda run: (errors(*run), run[1], run[1] - run[0]))
+    assert (found.start, found.stop) == best
     assert inside[found.start]
     assert inside[found.stop - 1]
 
@@ -80,9 +84,11 @@ def test_stretches_are_neighbouring_zones_or_two_landmarks_in_either_order() -> 
     z_mm = np.arange(20) * 10.0
     scored = scored_at(110 - z_mm, z_mm)
     assert find_slices(stretch_of_landmarks("iliac_crest", "lung_apex"), scored) == range(1, 12)
-    uncalibrated = replace(scored, coordinate=None, zones=None)
-    with pytest.raises(ValueError, match="need a calibration"):
-        find_slices(both, uncalibrated)
+    assert stretch_of_landmarks("carina", "vertex").coordinates == (77.0, 168.0)
+    for lacks in ({"coordinate": None, "zones": None}, {"coordinate": None}, {"zones": None}):
+        for stretch in (both, stretch_of_coordinates(25, 45)):
+            with pytest.raises(ValueError, match="need a calibration"):
+                find_slices(stretch, replace(scored, **lacks))
 
 
 def test_a_crop_holds_its_slices_at_their_old_places() -> None:
@@ -93,8 +99,8 @@ def test_a_crop_holds_its_slices_at_their_old_places() -> None:
     part = crop_slices(volume, range(2, 6))
     np.testing.assert_array_equal(part.hu, hu[2:6])
     assert part.z_mm.tolist() == [0, 5, 10, 20]
-    for z in range(4):
-        np.testing.assert_allclose(part.affine_lps @ [z, 1, 1, 1], affine @ [z + 2, 1, 1, 1])
+    for z, y, x in np.ndindex(part.hu.shape):
+        np.testing.assert_allclose(part.affine_lps @ [z, y, x, 1], affine @ [z + 2, y, x, 1])
     assert affine[2, 3] == 300  # the whole keeps its own
     assert crop_slices(volume, range(6)).num_slices == 6
     assert crop_slices(replace(volume, affine_lps=None), range(1, 2)).affine_lps is None
@@ -115,7 +121,7 @@ def test_no_stretch_is_made_of_what_is_none() -> None:
             stretch_of_zones(zones)
     assert stretch_of_zones(["pelvis", "chest", "abdomen", "chest"]).name == "chest-abdomen-pelvis"
     for pair, said in (
-        (("lung_apex", "tail"), "landmark 'tail'"),
+        (("lung_apex", "tail"), f"landmark 'tail' is not one of {', '.join(LANDMARK_COORDINATES)}"),
         (("tail", "lung_apex"), "landmark 'tail'"),
         (("lung_apex", "lung_apex"), "two landmarks are needed"),
     ):

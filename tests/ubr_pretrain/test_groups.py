@@ -137,6 +137,18 @@ def test_the_groups_of_a_seed_are_what_they_always_were():
         assert [(volume, slices.tolist()) for volume, slices in groups] == drawn
 
 
+def test_starts_are_uniform_where_no_rule_is_named():
+    runs = [range(100)]
+    for seed in range(10):
+        drawn = equidistant_slices(runs, 51, np.random.default_rng(seed))
+        uniform = equidistant_slices(runs, 51, np.random.default_rng(seed), "uniform")
+        assert drawn.tolist() == uniform.tolist()
+        (_, drawn), (_, uniform) = (
+            GroupSampler([runs], 1, 51, seed, *rule).draw(3)[0] for rule in ((), ("uniform",))
+        )
+        assert drawn.tolist() == uniform.tolist()
+
+
 def test_no_volumes_are_no_training():
     with pytest.raises(ValueError, match="no volume to draw groups from"):
         GroupSampler([], 2, 8, seed=0)

@@ -45,6 +45,26 @@ def test_V41_V44_V49_hu_are_those_of_float64_or_refused(dtype: str, slope: float
         assert notes == said
 
 
+@pytest.mark.parametrize(("dtype", "most"), [("i4", 2**31 - 1), ("i8", 2**40), ("f2", 60000.0)])
+def test_numbers_far_from_any_hu_do_not_wrap_around_into_it(dtype: str, most: float) -> None:
+    """Padding of four or eight bytes is clipped as padding; a number as high is refused."""
+    raw = np.array([[[-most, 40, most]]]).astype(dtype)
+    for slope, intercept in ((1.0, -1024.0), (2.0, 0.0), (3.0, 24.0)):
+        hu, (note,) = raw_to_hu(raw[..., :2], slope, intercept, PATH)
+        assert hu.tolist() == [[[-1024, max(-1024, 40 * slope + intercept)]]]
+        assert note.startswith("padding down to -")
+        with pytest.raises(VolumeRefused, match=r"^E-NOHU"):
+            raw_to_hu(raw, slope, intercept, PATH)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_fractions_are_rounded_after_the_scale(dtype: str) -> None:
+    raw = np.array([[[-2.75, -0.25, 0.75, 1.5, 2.5, 200.25]]], dtype)
+    for slope, intercept in ((1.0, 0.0), (2.0, -10.0), (-4.0, 0.5)):
+        hu, _ = raw_to_hu(raw, slope, intercept, PATH)
+        np.testing.assert_array_equal(hu, np.rint(raw.astype(np.float64) * slope + intercept))
+
+
 def test_V47_numbers_that_are_none_are_counted_over_all_slices() -> None:
     """NaN and infinite voxels are refused with their number in the whole scan."""
     raw = np.zeros((3, 4, 4), np.float32)

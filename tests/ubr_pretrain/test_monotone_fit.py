@@ -1,6 +1,7 @@
 """The fit is that of scipy, to the last bit."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
@@ -18,3 +19,20 @@ def test_fit_is_that_of_scipy(seed, slope, increasing) -> None:
         expected = isotonic_regression(values, weights=weights, increasing=increasing).x
         fit = monotone_fit(values, weights, increasing=increasing)
         np.testing.assert_array_equal(fit, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "weights"),
+    [
+        ([2, 1, 3, 0], [0.2, 0.2, 0.1, 0.1]),
+        ([3, 0, 3, 0], [0.2, 0.2, 0.1, 0.1]),
+        ([2, 2, 1, 3, 0], [0.2, 0.1, 0.3, 0.3, 0.3]),
+        ([2, 3, 1, 3, 3, 0], [0.3, 0.1, 0.1, 0.1, 0.2, 0.2]),
+    ],
+)
+def test_blocks_that_come_to_the_same_mean_are_merged_where_scipy_merges_them(
+    values, weights
+) -> None:
+    values, weights = np.array(values, float), np.array(weights)
+    expected = isotonic_regression(values, weights=weights).x
+    np.testing.assert_array_equal(monotone_fit(values, weights), expected)

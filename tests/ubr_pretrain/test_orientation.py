@@ -4,12 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from tests.ubr_pretrain.stored_volumes import BODY_AXES_LPS, SPACING, scan, stored_form
 from tests.ubr_pretrain.test_volumes_orientation import VARIANTS, turned
 from ubr_pretrain import orientation
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.orientation import StoredGrid, angle_deg, axes_of_letters, room_for, to_axial
+from ubr_pretrain.orientation import (
+    StoredGrid,
+    angle_deg,
+    axes_of_letters,
+    body_order,
+    room_for,
+    to_axial,
+)
 from ubr_pretrain.reading_rules import ReadingRules
 
 PATH = Path("some/scan.nii")
@@ -65,6 +73,24 @@ def test_V26_V28_every_way_to_store_a_scan_keeps_voxels_places_and_notes(order, 
     note = f"reoriented: stored slices, rows, columns grow to {', '.join(grows)}"
     unusual = "unusual pixels: 0.75 x 0.5 mm"
     assert volume.notes == (("read",) if plain else ("read", note)) + (unusual,)
+
+
+@pytest.mark.parametrize(("order", "flips"), VARIANTS)
+def test_a_patient_who_lies_a_little_turned_is_stored_in_as_many_ways(order, flips) -> None:
+    hu = scan()
+    stored, axes, spacing = stored_form(hu, order, flips, (5.0, 0.75, 0.75))
+    for about in ((1, 0, 0), (0, 0, 1), (1, 2, 3)):
+        volume = axial(stored, turned(axes, about, 4.0), spacing)
+        np.testing.assert_array_equal(volume.hu, hu)
+
+
+def test_each_stored_axis_is_one_of_the_body_and_together_they_lie_nearest() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        nearness = np.abs(axes @ BODY_AXES_LPS.T)
+        _, nearest = linear_sum_assignment(nearness.T, maximize=True)
+        assert body_order(axes) == tuple(nearest)
 
 
 @pytest.mark.parametrize(("order", "flips"), VARIANTS)
@@ -176,6 +202,8 @@ def test_V34_axes_and_spacings_that_are_no_numbers_are_refused() -> None:
         ((1.0, 3.1, 2.96), None),
         ((5.0, 3.9, 3.9), None),
         ((4.0, 4.2, 4.2), None),
+        ((4.0, 1.05 * 4.0, 1.0), None),
+        ((4.0, 1.06 * 4.0, 1.0), "coronal slices 4.24 mm apart"),
     ],
 )
 def test_V22_the_coarsest_axis_says_what_was_acquired(spacing, name) -> None:

@@ -43,6 +43,9 @@ def test_several_borders_between_two_slices_share_the_way():
 def test_classes_out_of_order_are_refused_by_name():
     with pytest.raises(ValueError, match="v7: chest lies above abdomen"):
         find_borders(["abdomen", "chest"], np.array([0.0, 1.0]), "v7")
+    for find in (find_borders, lambda *scan: slice_positions(*scan, LENGTHS)):
+        with pytest.raises(ValueError, match=r"^volume: chest lies above abdomen"):
+            find(["abdomen", "chest"], np.array([0.0, 1.0]))
 
 
 def test_a_length_is_the_median_of_what_is_seen_whole():
@@ -61,6 +64,8 @@ def test_a_part_that_one_volume_shows_in_a_single_slice_has_the_length_of_anothe
     single = (["chest", "abdomen"], np.array([0.0, 5.0]))
     longer = (["chest", "chest", "abdomen"], np.array([0.0, 30.0, 35.0]))
     assert typical_lengths([single, longer]) == {"chest": 30.0}
+    close = (["chest", "chest", "abdomen"], np.array([0.0, 0.5, 1.0]))
+    assert typical_lengths([single, close]) == {"chest": 0.5}
 
 
 @given(st.lists(st.sampled_from(BODY_PARTS), min_size=2, max_size=40), st.integers(1, 9))
