@@ -59,10 +59,10 @@ def torchvision_network(arch: Architecture) -> nn.Module:
 def random_classifier(arch: Architecture) -> dict[str, Tensor]:
     """Return the classifier of torchvision's network as it draws it after seed ``SEED``.
 
-    torchvision draws from the global generator, which is left as it was.
+    torchvision draws from the global generator, which is left as it was, as those of GPUs are.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(SEED)  # torch's own function seeds GPUs too
         tensors = _BUILD[arch]().state_dict()
     return {name: tensor for name, tensor in tensors.items() if name.startswith("classifier.")}
 

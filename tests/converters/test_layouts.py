@@ -211,11 +211,15 @@ def test_C11_unit_images_become_the_input_that_the_trunk_was_trained_on(in_chann
         assert unit == pytest.approx((0.25 * 255 - spec.mean[channel]) / spec.std[channel])
 
 
-def test_the_random_classifier_is_torchvisions_own_and_leaves_its_generator_alone():
+def test_the_random_classifier_is_torchvisions_own_and_leaves_its_generator_alone(monkeypatch):
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    drawn = random_classifier("alexnet")
+    seeded = []
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "manual_seed_all", seeded.append)
+        drawn = random_classifier("alexnet")
     assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded  # the generators of GPUs
     torch.manual_seed(0)
     theirs = torchvision.models.alexnet().classifier.state_dict(prefix="classifier.")
     assert list(drawn) == list(theirs)

@@ -84,7 +84,7 @@ def test_stretches_are_neighbouring_zones_or_two_landmarks_in_either_order() -> 
     z_mm = np.arange(20) * 10.0
     scored = scored_at(110 - z_mm, z_mm)
     assert find_slices(stretch_of_landmarks("iliac_crest", "lung_apex"), scored) == range(1, 12)
-    assert stretch_of_landmarks("carina", "vertex").coordinates == (77.0, 168.0)
+    assert stretch_of_landmarks("C7_T1", "carina").coordinates == (77.0, 104.0)
     for lacks in ({"coordinate": None, "zones": None}, {"coordinate": None}, {"zones": None}):
         for stretch in (both, stretch_of_coordinates(25, 45)):
             with pytest.raises(ValueError, match="need a calibration"):
