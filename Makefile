@@ -8,6 +8,7 @@
 # make kill    200 kills of trainings, stores, scoring and grids, which must end as if left in peace (an hour)
 # make mutants faults planted in losses, sampling, layouts, metrics and orientation, for the tests to find (hours)
 # make load    10,000 volumes in a tree, 3,000 slices in a volume, 100,000 foreign files
+# make stops   how long SIGTERM takes to end a command in its slowest phases, which may be five seconds
 # make audit   known holes of what is installed; it asks the package index, so it is no part of make check
 # make test-oldest   all tests with the lowest versions that pyproject.toml allows (another 5 GB)
 # make help-texts   what every command prints on --help, stored where it is read at once
@@ -21,7 +22,7 @@ DEMO = runs/demo
 
 OLDEST = .venv-oldest
 
-.PHONY: setup demo test search check faults fuzz kill mutants load audit test-oldest help-texts bench scorer
+.PHONY: setup demo test search check faults fuzz kill mutants load stops audit test-oldest help-texts bench scorer
 
 setup: $(VENV)/.installed
 
@@ -56,6 +57,9 @@ mutants: setup
 
 load: setup
 	python benchmarks/load.py
+
+stops: setup
+	python benchmarks/stops.py
 
 audit: setup
 	python -m pip install --quiet pip-audit

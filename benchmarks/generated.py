@@ -73,15 +73,17 @@ def write_nifti(
     path.write_bytes(bytes(header) + hu[::-1].astype("<i2").tobytes())
 
 
-def write_lesions(folder: Path, num_images: int, side_px: int) -> tuple[Path, Path]:
-    """Write key slices with their neighbours, all but one to learn from; return (coco, images).
+def write_lesions(
+    folder: Path, num_images: int, side_px: int, num_validation: int = 1
+) -> tuple[Path, Path]:
+    """Write key slices with their neighbours, to learn from and to validate; return (coco, images).
 
     One lesion a slice; every slice another patient; 0.8 mm a pixel, as the detector wants them.
     """
     images = folder / "Images_png"
     splits: dict[str, list[int]] = {
         "train": list(range(1, num_images + 1)),
-        "val": [num_images + 1],
+        "val": list(range(num_images + 1, num_images + num_validation + 1)),
     }
     (folder / "coco").mkdir(parents=True)
     for split, patients in splits.items():

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -91,14 +93,61 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], kind: str) -> None:
         state: nested dicts and lists of tensors, numbers, strings, booleans and None.
         kind: what the file is ("ubr", "detector", "backbone"); a reader asks for it by name.
     """
-    from safetensors.torch import save
-
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_split(state, "", tensors), allow_nan=False)
     metadata = {"format": str(FORMAT), "kind": kind, "made_by": __version__, "state": tree}
-    metadata["sha256"] = _digest(tensors, metadata)
-    with write_atomically(path) as file:
-        file.write(save(tensors, metadata))
+    with write_atomically(path) as file, ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(_digest, tensors, metadata)
+        unknown = "0" * hashlib.sha256().digest_size * 2
+        _write_header(file, tensors, metadata | {"sha256": unknown})
+        for name in _in_order(tensors):
+            file.write(_bytes(tensors[name]))
+        file.seek(0)
+        _write_header(file, tensors, metadata | {"sha256": digest.result()})
+
+
+def _write_header(
+    file: IO[bytes], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write what precedes the tensors in a safetensors file, the same bytes every time.
+
+    The library's writers copy all tensors first, or write a file of a name of their own, which a
+    kill would leave behind. Layout: github.com/huggingface/safetensors, "Format".
+    """
+    import torch
+
+    names = {
+        torch.float64: "F64",
+        torch.float32: "F32",
+        torch.bfloat16: "BF16",
+        torch.float16: "F16",
+        torch.int64: "I64",
+        torch.int32: "I32",
+        torch.int16: "I16",
+        torch.uint8: "U8",
+        torch.bool: "BOOL",
+    }
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in _in_order(tensors):
+        tensor, begin = tensors[name], end
+        end += tensor.nbytes
+        shape, offsets = list(tensor.shape), [begin, end]
+        header[name] = {"dtype": names[tensor.dtype], "shape": shape, "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)) + text)
+
+
+def _in_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return names so that every tensor begins at a multiple of the size of its numbers."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
@@ -177,13 +226,11 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    import torch
-
     digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items())), allow_nan=False).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -192,7 +239,7 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     from torch import Tensor
 
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value.detach().cpu().contiguous()
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         # JSON keys are strings; an optimizer's state is keyed by integers.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from ubr_pretrain.checkpoint import (
     CheckpointRefused,
@@ -39,6 +40,25 @@ def test_a_nested_state_comes_back_equal(tmp_path):
     assert again["iteration"] == 7
     assert again["empty"] == {}
     assert checkpoint_kind(file) == "ubr"
+
+
+def test_the_file_is_one_of_safetensors_and_the_same_bytes_every_time(tmp_path):
+    """What shares memory, is a part, lies transposed or is empty is written as what it holds."""
+    whole = torch.arange(12.0).reshape(3, 4)
+    views = {"whole": whole, "again": whole, "part": whole[1:], "turned": whole.t()}
+    views |= {"wide": whole[:1].expand(5, -1), "none": torch.zeros(0), "one": torch.tensor(3.0)}
+    kinds = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64]
+    kinds += [torch.int32, torch.int16, torch.uint8, torch.bool]
+    tensors = views | {str(kind): torch.tensor([0, 1, 1]).to(kind) for kind in kinds}
+    files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    for path in files:
+        write_checkpoint(path, tensors, "ubr")
+    found = load_file(files[0])
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_an_optimisers_state_survives(tmp_path):
