@@ -25,6 +25,7 @@ import torch
 from generated import STORED_ZERO_HU, write_lesions
 from table import Row, to_markdown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from lesion_det.batches import BatchSource
@@ -183,6 +184,14 @@ def timed_s(step: Callable[[], object], sizes: Sizes) -> float:
     return (time.perf_counter() - began_s) / sizes.steps
 
 
+def weights(config: DetConfig) -> dict[str, torch.Tensor]:
+    """Return those that every side begins with: other ones propose more or fewer boxes to NMS."""
+    start = make_start(config)
+    return build_detector(
+        "torchvision", start.trunk, start.input_spec, config.detector, 0
+    ).state_dict()
+
+
 class KeySlices(torch.utils.data.Dataset):
     """Images and targets as torchvision's references have them."""
 
@@ -232,6 +241,9 @@ def reference_step_s(config: DetConfig, sizes: Sizes) -> float:
         box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2),
         box_head=TwoMLPHead(trunk.out_channels * 49, parts.fc_dim),
         box_predictor=FastRCNNPredictor(parts.fc_dim, 2),
+    )
+    model.load_state_dict(
+        {name.replace("trunk.", "backbone.", 1): t for name, t in weights(config).items()}
     )
     model.to(device).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=5e-4)
@@ -286,6 +298,10 @@ def detectron2_step_s(config: DetConfig, sizes: Sizes) -> float:
     cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH = sizes.workers, sizes.batch
     cfg.SOLVER.BASE_LR = 1e-5
     model = build_model(cfg).train()
+    start = make_start(config)
+    same = build_detector("detectron2", start.trunk, start.input_spec, config.detector, 0)
+    assert isinstance(same.model, nn.Module)
+    model.load_state_dict(same.model.state_dict())
     loader = build_detection_train_loader(cfg, mapper=LesionMapper(cfg, is_train=True))
     trainer = SimpleTrainer(model, loader, build_optimizer(cfg, model))
     trainer.train(0, sizes.warm)
