@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from converters.deeplesion_row import (
 from converters.lesions import UNKNOWN_SPLIT, DeepLesionRefused, Finding, Lesion
 from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.journal import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,12 @@ def read_deeplesion(path: Path, max_outside_px: float = MAX_OUTSIDE_PX) -> DeepL
     refused: list[Finding] = []
     noticed: list[Finding] = []
     rows: list[tuple[str, str]] = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open("rb") as file:
+        num_lines = sum(1 for _ in file)
+    with (
+        path.open(encoding="utf-8-sig", newline="") as file,
+        closing(ProgressLine(num_lines, only_long=True)) as progress,
+    ):
         reader = csv.reader(file, strict=True)
         try:
             header = _checked_header(next(reader, []), path)
@@ -70,6 +77,7 @@ def read_deeplesion(path: Path, max_outside_px: float = MAX_OUTSIDE_PX) -> DeepL
                 if not values:
                     continue
                 line = reader.line_num
+                progress.show(line, "lines read")
                 cells = {name: v.strip() for name, v in zip(header, values, strict=False)}
                 name, split = cells.get("File_name", ""), _split(cells)
                 rows.append((split, name))

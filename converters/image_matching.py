@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from converters.cohort import by_image
 from converters.lesions import Finding, KeySlice, Lesion, finding
 from converters.png_folder import Depth, PngFolder, PngRefused
 from ubr_pretrain.journal import ProgressLine
+from ubr_pretrain.work_ahead import worked_ahead
 
 REACH_MM = 2.0
 """How far from the key slice a detector of three slices reads (Yan et al. 2018)."""
@@ -105,10 +105,11 @@ def _checked(
     """Yield the answers in order; files are read and decoded by threads."""
     if not found:
         return
+    threads = min(16, 2 * (os.cpu_count() or 1))
     with (
-        ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool,
+        closing(worked_ahead(check, found, threads)) as answers,
         closing(ProgressLine(len(found), only_long=True)) as line,
     ):
-        for number, answer in enumerate(pool.map(check, found), start=1):
+        for number, answer in enumerate(answers, start=1):
             line.show(number, "PNGs checked")
             yield answer
