@@ -100,7 +100,15 @@ def code_sha256() -> str:
 @cache
 def processor() -> str:
     """Return the name of the processor, the architecture where there is none."""
+    return _of_processor("model name") or platform.processor() or platform.machine()
+
+
+def instructions() -> frozenset[str]:
+    """Return which instructions the processor has, in Linux' words; none where it is no Linux."""
+    return frozenset((_of_processor("flags") or _of_processor("Features")).split())
+
+
+def _of_processor(key: str) -> str:
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text("utf-8").splitlines() if cpus.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -6,8 +6,10 @@
 | compiled | ``torch.compile`` with its weights frozen; needs a C++ compiler | half a minute |
 | onnxruntime | the graph that ``export_backbone.py --layout onnx-scorer`` writes | 4 s |
 | openvino | the exported program | 2 s |
+| bf16 | the modules in bfloat16, the mean over a slice and fc7 in float32 | none |
 
-Each is held against plain PyTorch on random slices before it is used.
+Each is held against plain PyTorch on random slices before it is used: to ``TOLERANCE``, bf16 to
+``BF16_TOLERANCE``.
 
 Shapes:
     n: slices at a time; S: ``InputSpec.size_px``.
@@ -27,10 +29,11 @@ import torch
 from torch import Tensor
 
 from ubr_pretrain.hu_networks import HuScores, random_slices, relative_difference
+from ubr_pretrain.machine import instructions
 from ubr_pretrain.network_input import network_input
 from ubr_pretrain.regressor import TrainedRegressor
 
-Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
+Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino", "bf16"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 Arguments = ParamSpec("Arguments")
@@ -38,6 +41,10 @@ Result = TypeVar("Result")
 
 TOLERANCE = 1e-5
 """Largest difference of a backend's scores from plain PyTorch's, of the largest score."""
+
+BF16_TOLERANCE = 5e-3
+"""The same for bfloat16, which has eight bits: on CT a tenth of what a slice differs from its
+neighbour (``RESULTS.md``)."""
 
 CHECKED_SLICES = 4
 FEWEST, MOST, MOST_ON_GPU = 8, 32, 256
@@ -47,7 +54,9 @@ NEEDED = {
     "compiled": (),
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
+    "bf16": (),
 }
+BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 
@@ -108,14 +117,14 @@ def build_network(
 
     Args:
         trained: moved to ``device``.
-        device: a GPU only with "torch".
+        device: a GPU only with "torch" and "bf16".
         backend: "auto" is "torch" wherever it runs, so that results never depend on what is
             installed.
         threads: that call it; None: as many as PyTorch would use.
 
     Raises:
-        ValueError: unknown, not installed, not for this device, not equal to plain PyTorch, or
-            ``threads`` below 1.
+        ValueError: unknown, not installed, not for this device, not equal to plain PyTorch within
+            the tolerance, or ``threads`` below 1.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
@@ -134,24 +143,41 @@ def build_network(
     workers = _one_thread_each(num_threads)
     if chosen == "torch":
         return ScoreNetwork(chosen, device, plain, num_threads, workers)
-    if device.type != "cpu":
+    if chosen == "bf16" and not computes_bf16(device):
+        raise ValueError(
+            f"backend bf16: no bfloat16 arithmetic on {device}, where it is slower: choose torch"
+        )
+    if device.type != "cpu" and chosen != "bf16":
         raise ValueError(f"backend {chosen} runs on the CPU, not on {device}: choose torch")
     if missing := [name for name in NEEDED[chosen] if find_spec(name) is None]:
         raise ValueError(
             f"backend {chosen} needs {', '.join(missing)}: "
             f"pip install 'ct-body-part-transfer[{EXTRAS[chosen]}]'"
         )
-    build = {"compiled": _compiled, "onnxruntime": _onnxruntime, "openvino": _openvino}[chosen]
+    build = {
+        "compiled": _compiled,
+        "onnxruntime": _onnxruntime,
+        "openvino": _openvino,
+        "bf16": _bf16,
+    }[chosen]
     network = HuScores(regressor, spec).eval()
     scores = build(network, spec.size_px, num_threads)
-    hu = random_slices(spec, (CHECKED_SLICES, 1, spec.size_px, spec.size_px))[:, 0]
+    hu = random_slices(spec, (CHECKED_SLICES, 1, spec.size_px, spec.size_px))[:, 0].to(device)
     (theirs,) = workers.map(scores, [hu])
-    if not (off := relative_difference(plain(hu), theirs)) <= TOLERANCE:
+    tolerance = BF16_TOLERANCE if chosen == "bf16" else TOLERANCE
+    if not (off := relative_difference(plain(hu), theirs)) <= tolerance:
         raise ValueError(
             f"backend {chosen}: its scores are off by {off:.1g} of the largest, limit "
-            f"{TOLERANCE:g}: choose torch"
+            f"{tolerance:g}: choose torch"
         )
     return ScoreNetwork(chosen, device, scores, num_threads, workers)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies in bfloat16 itself; others imitate it, slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and not BF16_INSTRUCTIONS.isdisjoint(instructions())
 
 
 def _one_thread_each(threads: int) -> ThreadPoolExecutor:
@@ -161,6 +187,20 @@ def _one_thread_each(threads: int) -> ThreadPoolExecutor:
     list(workers.map(lambda _: all_there.wait(), range(threads)))
     torch.set_num_threads(before)  # what the workers set was also noted for threads to come
     return workers
+
+
+def _bf16(network: HuScores, size_px: int, threads: int) -> Callable[[Tensor], Tensor]:
+    """Return the network in bfloat16 up to conv6: rounding goes under in the mean behind it."""
+    del size_px, threads
+    regressor = network.regressor
+
+    def scores(hu: Tensor) -> Tensor:
+        with torch.inference_mode():
+            with torch.autocast(hu.device.type, torch.bfloat16):
+                features = torch.relu(regressor.conv6(regressor.trunk(network.window(hu[:, None]))))
+            return regressor.fc7(features.float().mean(dim=(2, 3))).squeeze(1)
+
+    return scores
 
 
 def _compiled(network: HuScores, size_px: int, threads: int) -> Callable[[Tensor], Tensor]:

@@ -32,7 +32,7 @@ from pathlib import Path
 from ubr_pretrain.config import CommandParser, first_problem, refuse
 from ubr_pretrain.pretrained import NUM_VIEWS
 
-BACKENDS = ("auto", "torch", "compiled", "onnxruntime", "openvino")
+BACKENDS = ("auto", "torch", "compiled", "onnxruntime", "openvino", "bf16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,10 +34,12 @@ def store_reader(
         num_slices: that are to be decoded.
         threads: that read; 0: nothing will be read.
     """
+    mark = folder / MARK
     if not threads:
+        if mark.exists() and not mark.read_bytes():  # who has died there had read to the end
+            mark.unlink(missing_ok=True)
         yield _read_here
         return
-    mark = folder / MARK
     has_died, fatal = mark.exists(), False
     mark.touch()
     try:
@@ -56,7 +58,9 @@ def store_reader(
 
             yield noted
     finally:
-        if not fatal:
+        if fatal:
+            mark.write_text("a file that was read here ends who reads it\n", encoding="utf-8")
+        else:
             mark.unlink(missing_ok=True)
 
 

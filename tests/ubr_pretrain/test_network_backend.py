@@ -8,7 +8,7 @@ from torch._dynamo.exc import TorchDynamoException
 from tests.ubr_pretrain.test_pretrained import a_body
 from ubr_pretrain import network_backend
 from ubr_pretrain.hu_networks import random_slices
-from ubr_pretrain.network_backend import MOST, TOLERANCE, build_network
+from ubr_pretrain.network_backend import BF16_TOLERANCE, MOST, TOLERANCE, build_network
 from ubr_pretrain.pretrained import read_pretrained
 from ubr_pretrain.scorer import read_scorer, scorer_identity
 from ubr_pretrain.view_scores import mean_and_sd, score_part, score_views
@@ -17,9 +17,12 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_a_backend_scores_phantom_slices_as_pytorch_does(backend: str) -> None:
-    pytest.importorskip(backend)
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "bf16"])
+def test_a_backend_scores_phantom_slices_as_pytorch_does(backend: str, monkeypatch) -> None:
+    if backend != "bf16":
+        pytest.importorskip(backend)
+    monkeypatch.setattr(network_backend, "instructions", lambda: {"avx512_bf16"})
+    tolerance = BF16_TOLERANCE if backend == "bf16" else TOLERANCE
     trained = read_pretrained().trained
     slices, _ = a_body(trained.input_spec)
     network = build_network(trained, CPU, backend, threads=2)
@@ -31,8 +34,8 @@ def test_a_backend_scores_phantom_slices_as_pytorch_does(backend: str) -> None:
     scores, sd = mean_and_sd(parts)
     expected, expected_sd = score_views(trained.regressor, slices, trained.input_spec, CPU)
     largest = np.abs(expected).max()
-    np.testing.assert_allclose(scores, expected, atol=TOLERANCE * largest, rtol=0)
-    np.testing.assert_allclose(sd, expected_sd, atol=2 * TOLERANCE * largest, rtol=0)
+    np.testing.assert_allclose(scores, expected, atol=tolerance * largest, rtol=0)
+    np.testing.assert_allclose(sd, expected_sd, atol=2 * tolerance * largest, rtol=0)
 
 
 def test_a_network_that_cannot_be_compiled_is_refused_in_one_line(monkeypatch) -> None:
@@ -70,7 +73,7 @@ def test_a_backend_that_disagrees_is_refused(monkeypatch) -> None:
         build_network(read_pretrained().trained, CPU, "openvino", threads=1)
 
 
-def test_impossible_choices_are_refused() -> None:
+def test_impossible_choices_are_refused(monkeypatch) -> None:
     trained = read_pretrained().trained
     with pytest.raises(ValueError, match="backend 'tpu' is none of auto, torch"):
         build_network(trained, CPU, "tpu")
@@ -78,6 +81,9 @@ def test_impossible_choices_are_refused() -> None:
         build_network(trained, CPU, threads=0)
     with pytest.raises(ValueError, match="runs on the CPU, not on meta"):
         build_network(trained, torch.device("meta"), "openvino", threads=1)
+    monkeypatch.setattr(network_backend, "instructions", lambda: {"avx2"})
+    with pytest.raises(ValueError, match="bf16: no bfloat16 arithmetic on cpu, where it is slower"):
+        build_network(read_pretrained().trained, CPU, "bf16", threads=1)
 
 
 def test_auto_is_pytorch_and_only_others_change_the_identity() -> None:

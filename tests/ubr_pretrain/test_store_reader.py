@@ -56,3 +56,12 @@ def test_T16_a_build_that_ends_in_order_leaves_no_mark(tmp_path, monkeypatch):
         with pytest.raises(RuntimeError, match="no crash"):
             build(data, store)
     assert not (store / MARK).exists()
+
+
+def test_T01_a_build_killed_behind_its_last_volume_leaves_no_mark_for_ever(tmp_path):
+    """What it has decoded is taken as it is, and the next build sweeps away that it died."""
+    data, store = write_tiny_cohort(tmp_path / "data", 1), tmp_path / "store"
+    build(data, store)
+    (store / MARK).touch()  # as if killed before it was removed
+    build(data, store)
+    assert not (store / MARK).exists()
