@@ -33,15 +33,17 @@ class Phase:
 
     Attributes:
         name: what it does then.
-        command: what follows ``python -m``, without ``--out``.
+        command: as it is typed, without ``--out``.
         begun: whether the phase has begun, by what lies in the folder of the run.
-        lasts_s: the signal comes within so many seconds.
+        from_s: the signal comes so many seconds later, at least.
+        to_s: at most.
     """
 
     name: str
     command: tuple[str, ...]
     begun: Callable[[Path], bool]
-    lasts_s: float
+    from_s: float
+    to_s: float
 
 
 def exists(*names: str) -> Callable[[Path], bool]:
@@ -67,12 +69,12 @@ def phases(folder: Path, num_slices: int = 1200) -> list[Phase]:
     write_nifti(body(num_slices, 512, rng), (1.0, 0.8, 0.8), large / "large.nii")
     coco, images = write_lesions(folder / "lesions", 60, 512, num_validation=60)
     cpu = ("--device", "cpu")
-    regressor = ("ubr_pretrain.train_ubr", *cpu, "--data")
+    regressor = ("train_ubr.py", *cpu, "--data")
     data = (*cpu, "--coco", str(coco), "--images", str(images))
-    detector, cached = ("lesion_det.train_det", *data), ("--cache", str(folder / "inputs"))
+    detector, cached = ("train_det.py", *data), ("--cache", str(folder / "inputs"))
     two_cells = ("--width", "0.25", "--inits", "random", "--seeds", "0", "1", "--jobs", "2")
-    grid = ("lesion_det.compare_inits", *data, *two_cells)
-    scoring = ("ubr_pretrain.score_volumes", str(large / "large.nii"), *cpu)
+    grid = ("compare_inits.py", *data, *two_cells)
+    scoring = ("score_volumes.py", str(large / "large.nii"), *cpu)
     each_step, few = ("--eval_every", "1"), ("--g", "2", "--m", "4")
     store = ("--store", str(folder / "store"))
     cells = [f"cells/random-seed{seed}/metrics.jsonl" for seed in (0, 1)]
@@ -81,37 +83,42 @@ def phases(folder: Path, num_slices: int = 1200) -> list[Phase]:
             f"a volume of {num_slices} slices is decoded",
             (*regressor, str(large)),
             exists("slices/.building"),
+            0,
             3,
         ),
         Phase(
             "steps of the paper's size on a CPU",
             (*regressor, str(small), *store),
             holds_lines("metrics.jsonl"),
+            0,
             20,
         ),
         Phase(
             f"a validation on {num_slices} slices",
             (*regressor, str(large), *few, *each_step, "--holdout", "large", *store),
             holds_lines("metrics.jsonl"),
+            0,
             6,
         ),
-        Phase("inputs are decoded", detector, holds_lines("inputs/index.jsonl", least=3), 0),
+        Phase("inputs are decoded", detector, holds_lines("inputs/index.jsonl", least=3), 0, 0.1),
         Phase(
             "steps of the paper's size on a CPU",
             (*detector, *cached),
             holds_lines("metrics.jsonl"),
+            0,
             30,
         ),
         Phase(
             "a validation on 60 images",
             (*detector, *cached, "--width", "0.25", *each_step),
             holds_lines("metrics.jsonl"),
+            0,
             8,
         ),
-        Phase(f"a volume of {num_slices} slices is read", scoring, exists("scores.jsonl"), 2),
-        Phase("it is scored", scoring, exists("scores.jsonl"), 12),
-        Phase("inputs are decoded", grid, holds_lines("inputs/index.jsonl", least=3), 0),
-        Phase("two cells are trained", (*grid, *cached), holds_lines(*cells), 15),
+        Phase(f"a volume of {num_slices} slices is read", scoring, exists("scores.jsonl"), 0, 2),
+        Phase("it is scored", scoring, exists("scores.jsonl"), 2, 4),
+        Phase("inputs are decoded", grid, holds_lines("inputs/index.jsonl", least=3), 0, 0.1),
+        Phase("two cells are trained", (*grid, *cached), holds_lines(*cells), 0, 15),
     ]
 
 
@@ -123,7 +130,8 @@ def wait_s(phase: Phase, out: Path, after_s: float) -> float:
     """
     out.mkdir(parents=True)
     said = out / "said.log"
-    command = [sys.executable, "-m", *phase.command, "--out", str(out / "run")]
+    script = Path(sys.executable).parent / phase.command[0]
+    command = [str(script), *phase.command[1:], "--out", str(out / "run")]
     with said.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline_s = time.monotonic() + PATIENCE_S
@@ -146,15 +154,14 @@ def rows(names: Sequence[str] = (), repeats: int = 3) -> list[Row]:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         for number, phase in enumerate(phases(Path(name))):
-            command = phase.command[0].rpartition(".")[2]
-            if names and command not in names:
+            if names and phase.command[0] not in names:
                 continue
             waits = [
-                wait_s(phase, Path(name) / f"{number}-{i}", rng.uniform(0, phase.lasts_s))
+                wait_s(phase, Path(name) / f"{number}-{i}", rng.uniform(phase.from_s, phase.to_s))
                 for i in range(repeats)
             ]
             note = f"load {os.getloadavg()[0]:.1f}; {', '.join(f'{one:.1f}' for one in waits)} s"
-            what = f"SIGTERM to the end of {command}.py while {phase.name}"
+            what = f"SIGTERM to the end of {phase.command[0]} while {phase.name}"
             found.append(Row(what, max(waits), LIMIT_S, "s", "the limit", 1, note))
             print(to_markdown(found[-1:]), flush=True)
     return found
@@ -165,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=[], help="commands, as train_det")
+    parser.add_argument("--only", nargs="+", default=[], help="commands, as train_det.py")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder of stops.md and stops.json")
     a = parser.parse_args(argv)

@@ -42,9 +42,9 @@ Result = TypeVar("Result")
 TOLERANCE = 1e-5
 """Largest difference of a backend's scores from plain PyTorch's, of the largest score."""
 
-BF16_TOLERANCE = 5e-3
-"""The same for bfloat16, which has eight bits: on CT a tenth of what a slice differs from its
-neighbour (``RESULTS.md``)."""
+BF16_TOLERANCE = 1e-2
+"""The same for bfloat16, which has eight bits: half of it on random slices, a fifth on CT, which is
+a tenth of what a slice differs from its neighbour (``RESULTS.md``)."""
 
 CHECKED_SLICES = 4
 FEWEST, MOST, MOST_ON_GPU = 8, 32, 256
