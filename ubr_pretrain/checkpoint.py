@@ -134,7 +134,7 @@ def _write_header(
         end += tensor.nbytes
         shape, offsets = list(tensor.shape), [begin, end]
         header[name] = {"dtype": names[tensor.dtype], "shape": shape, "data_offsets": offsets}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 8)
     file.write(struct.pack("<Q", len(text)) + text)
 
