@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.guard import guarded_readers
 from ubr_pretrain.volumes import VolumeEntry
@@ -59,7 +60,8 @@ def store_reader(
             yield noted
     finally:
         if fatal:
-            mark.write_text("a file that was read here ends who reads it\n", encoding="utf-8")
+            with write_atomically(mark, "w") as file:
+                file.write("a file that was read here ends who reads it\n")
         else:
             mark.unlink(missing_ok=True)
 
