@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+NOT_SAID = 120
+"""Python's own exit code where the last words could not be written."""
+
+
 def _leave(ended: Sequence[int]) -> None:
     """End a process in which all is done: to take torch apart takes one or two seconds more.
 
@@ -29,13 +33,18 @@ def _leave(ended: Sequence[int]) -> None:
     """
     if not ended:
         return
-    try:
-        for stream in (sys.stdout, sys.stderr):
+    from contextlib import suppress
+
+    exit_code = ended[0]
+    for stream in (sys.stderr, sys.stdout):
+        try:
             if stream is not None:
                 stream.flush()
-    except (OSError, ValueError):  # nobody reads any more: Python says so
-        return
-    os._exit(ended[0])
+        except (OSError, ValueError) as error:
+            exit_code = NOT_SAID
+            with suppress(OSError):  # nobody hears
+                os.write(2, f"{sys.argv[0]}: {error}\n".encode(errors="replace"))
+    os._exit(exit_code)
 
 
 def commands_of(package: str, folder: str) -> Callable[[str], Callable[..., int]]:
