@@ -1,5 +1,6 @@
 """How an installed command ends: at once, with its code, and with all that it had to say."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,10 +43,12 @@ def run(tmp_path: Path):
     script = "import sys; from ubr_pretrain.commands import commands_of\n"
     script += f"sys.path.insert(0, {str(tmp_path)!r})\n"
     script += f"sys.exit(commands_of('toy', {str(package)!r})('command')())"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return lambda how, **pipes: subprocess.run(
         [sys.executable, "-c", script, how],
         check=False,
         text=True,
+        env=environment,  # unbuffered, a word fails where it is said, and not at the end
         **(pipes or {"capture_output": True}),
     )
 
