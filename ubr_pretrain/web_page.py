@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from importlib.resources import files
 from typing import Any
 
@@ -36,6 +37,7 @@ def page_environment(package: str) -> Environment:
     )
     environment.filters["csp_hash"] = csp_hash
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
+    environment.policies["json.dumps_function"] = _data_of_a_script
     return environment
 
 
@@ -45,6 +47,19 @@ def visible(value: Any) -> Any:
     Markup of our own is left as it is.
     """
     return value.translate(_UNSEEN) if type(value) is str else value
+
+
+def _data_of_a_script(data: Any, **how: Any) -> str:
+    """Return JSON whose texts, keys too, are :func:`visible`: a script shows them as they are."""
+    return json.dumps(_visible_within(data), **how)
+
+
+def _visible_within(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {visible(key): _visible_within(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_visible_within(value) for value in data]
+    return visible(data)
 
 
 def csp_hash(text: str) -> str:
