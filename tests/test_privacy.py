@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pyarrow import parquet
@@ -18,12 +19,15 @@ from pydicom.dataset import FileDataset
 
 from converters.export_backbone import main as export_backbone
 from tests.ubr_pretrain.dicom_writer import save, slice_dataset, write_series
+from tests.ubr_pretrain.tiny_cohort import tiny_config
 from ubr_pretrain.crop_volumes import main as crop_volumes
-from ubr_pretrain.ct import Volume
+from ubr_pretrain.ct import AIR_HU, Volume, without_text
 from ubr_pretrain.gather_scores import main as gather_scores
 from ubr_pretrain.phantom import render, sample_scan, sample_subject
 from ubr_pretrain.score_volumes import main as score_volumes
 from ubr_pretrain.train_ubr import main as train_ubr
+from ubr_pretrain.train_ubr import train
+from ubr_pretrain.volumes import read_volume
 
 NAME, FOLDER = "ZQXSMITH", "ZQXFOLDER"
 BORN, STUDIED = "17760704", "17891103"
@@ -216,3 +220,25 @@ def test_S01_the_search_finds_what_is_hidden(tmp_path: Path) -> None:
     chunk = struct.pack(">I", len(body_of)) + b"zTXt" + body_of + b"\0\0\0\0"
     (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     assert leaks(tmp_path, IN_HEADERS) == {"a.gz": [NAME], "b.html": [BORN], "c.png": ["ZQXPID"]}
+
+
+def test_S03_text_in_the_pixels_is_in_no_picture_of_a_training(tmp_path: Path) -> None:
+    """The first batch of a training is drawn, but nothing of a series whose BurnedInAnnotation is
+    YES, and what other pictures may be made of it is air; training itself uses it."""
+    grey_share = {}
+    for burned in ("NO", "YES"):
+        for number in range(4):
+            folder = tmp_path / burned / f"{number}"
+            who = {"SeriesInstanceUID": f"2.25.{number}", "BurnedInAnnotation": burned}
+            write_series(folder, body(number).hu, (8.0, 8.0, 8.0), **who)
+        out = tmp_path / f"run_{burned}"
+        assert train(tiny_config(tmp_path / burned, holdout=(), iterations=1), out) == 0
+        picture = cv2.imread(str(out / "batch.png"), cv2.IMREAD_GRAYSCALE)
+        grey_share[burned] = np.mean((picture > 20) & (picture < 235))
+    assert grey_share["YES"] < grey_share["NO"] / 5
+
+    shown = read_volume(tmp_path / "NO" / "0")
+    hidden = read_volume(tmp_path / "YES" / "0")
+    assert without_text(shown) is shown
+    assert np.all(without_text(hidden).hu == AIR_HU)
+    assert hidden.hu.max() > AIR_HU

@@ -29,6 +29,9 @@ AIR_HU = -1024
 MAX_HU = 3071
 """Top of the 12-bit scale on which CT scanners store HU."""
 
+BURNED_IN = "text may be burned into the pixels"
+"""The note on a DICOM series that says so (BurnedInAnnotation YES); no picture is made of it."""
+
 STEP_TOLERANCE = 0.05
 """Two neighbouring slices belong to one run where their step is within 5 % of the slice spacing."""
 
@@ -168,6 +171,13 @@ class Volume:
         """Return the same slices in the opposite order (what a wrong header would make of it)."""
         z_mm = self.z_mm[-1] - self.z_mm[::-1]
         return replace(self, hu=self.hu[::-1], z_mm=z_mm, affine_lps=None)
+
+
+def without_text(volume: Volume) -> Volume:
+    """Return what may be drawn of a volume: its slices, or air where text may be in them."""
+    if BURNED_IN not in volume.notes:
+        return volume
+    return replace(volume, hu=np.full_like(volume.hu, AIR_HU))
 
 
 def contiguous_runs(z_mm: NDArray[np.float64], step_mm: float) -> tuple[range, ...]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.ct import BURNED_IN, VolumeRefused
 from ubr_pretrain.dicom_header import DicomFrame, DicomHeader
 from ubr_pretrain.dicom_pixels import check_codec
 from ubr_pretrain.reading_rules import MAX_SIDE_PX, check_spacing
@@ -99,7 +99,7 @@ def ct_slices(headers: Sequence[DicomHeader], path: Path) -> tuple[list[CtSlice]
     return slices, (
         *([f"{num_scouts} localizer views dropped"] if num_scouts else []),
         *(["pixels were compressed with loss"] if any(h.lossy for h in used) else []),
-        *(["text may be burned into the pixels"] if any(h.burned_in for h in used) else []),
+        *([BURNED_IN] if any(h.burned_in for h in used) else []),
         *(f"patient position {position}" for position in sorted(positions)),
     )
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.stats import theilslopes
 
-from ubr_pretrain.ct import Volume
+from ubr_pretrain.ct import without_text
 from ubr_pretrain.evidence_cells import Cell
 from ubr_pretrain.evidence_data import EvidenceData
 from ubr_pretrain.scoring import read_curve
@@ -184,7 +184,7 @@ def _odd_curve(data: EvidenceData, words: str, volume: StoredVolume, scores: nda
 def _show(
     data: EvidenceData, volume: StoredVolume, index: int, score: float, words: str
 ) -> ShownSlice:
-    read: Volume = data.cohort.entries[volume.name].read()
+    read = without_text(data.cohort.entries[volume.name].read())
     return ShownSlice(read.hu[index], read.spacing_mm_zyx[1:], score, words)
 
 

@@ -20,7 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ubr_pretrain.checkpoint import write_atomically
-from ubr_pretrain.ct import InputSpec, Volume, Window
+from ubr_pretrain.ct import AIR_HU, InputSpec, Volume, Window
 from ubr_pretrain.scoring import ScoreCurve
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9691e", "#777777"
@@ -40,9 +40,15 @@ def window_grey(hu: ndarray, window: Window) -> ndarray:
     return np.clip((hu - window.lower_hu) / (window.upper_hu - window.lower_hu), 0, 1)
 
 
-def draw_batch(hu: Float[Tensor, "g m S S"], spec: InputSpec, path: Path) -> None:
-    """Draw the first four groups of a batch, a row each, as the network sees them."""
+def draw_batch(
+    hu: Float[Tensor, "g m S S"], drawable: Sequence[bool], spec: InputSpec, path: Path
+) -> None:
+    """Draw the first four groups of a batch, a row each, as the network sees them.
+
+    Groups that are not ``drawable`` are air.
+    """
     groups = hu[:4].cpu().numpy()
+    groups[~np.array(drawable[:4])] = AIR_HU
     rows, m = groups.shape[:2]
     figure = Figure(figsize=(1.25 * m, 1.35 * rows))
     axes = figure.subplots(rows, m, squeeze=False)

@@ -15,10 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ubr_pretrain.checksums import hold_against
-from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused, Window
+from ubr_pretrain.ct import Volume, VolumeRefused, Window, without_text
 from ubr_pretrain.images import SOFT_TISSUE, read_image
 from ubr_pretrain.network_backend import Backend
 from ubr_pretrain.pretrained import NUM_VIEWS
@@ -28,9 +26,6 @@ from ubr_pretrain.scans import ImageEntry
 from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
 from ubr_pretrain.scoring_plan import Scored, ScoringTask
 from ubr_pretrain.volumes import SCORING_TILT_DEG, VolumeEntry
-
-BURNED_IN = "text may be burned into the pixels"
-"""The DICOM reader's note of such a series (BurnedInAnnotation)."""
 
 AT_ONCE = 2
 """Volumes: one is drawn while the next is scored; the threads of the scorer are the same."""
@@ -153,7 +148,7 @@ class ScoringRun:
             return self.refuse(task, outcome)
         scored = self.scorer.score_volume(outcome, task.name)
         record = {"volume": task.name, "subject": task.entry.subject} | scored.to_record()
-        shown = _without_text(outcome)
+        shown = without_text(outcome)
         if self.rules.pictures:
             from ubr_pretrain.figures import draw_scores  # matplotlib takes its time
 
@@ -194,13 +189,6 @@ class ScoringRun:
         if self.rules.with_paths:
             record |= {"path": str(task.entry.path)}
         return Scored.of(task, record, complaint)
-
-
-def _without_text(volume: Volume) -> Volume:
-    """Return what may be drawn of a volume: its slices, or black where text may be in them."""
-    if BURNED_IN not in volume.notes:
-        return volume
-    return replace(volume, hu=np.full_like(volume.hu, AIR_HU))
 
 
 def score_here(

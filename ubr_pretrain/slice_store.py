@@ -61,7 +61,7 @@ class StoredVolume:
         z_mm: position of every slice below the first.
         step_mm: slice interval.
         sha256: of the slices.
-        doubt: why they may be damaged.
+        notes: what the reader found worth saying.
     """
 
     name: str
@@ -71,7 +71,7 @@ class StoredVolume:
     z_mm: tuple[float, ...]
     step_mm: float
     sha256: str
-    doubt: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def slices(self) -> Int16[ndarray, "z S S"]:
@@ -157,8 +157,9 @@ def build_slice_store(
             state = short
         if isinstance(state, StoredVolume):
             stored.append(state)
-            if state.doubt:
-                say(f"{state.name}: {state.doubt}")
+            for note in state.notes:
+                if note.startswith(DAMAGED):
+                    say(f"{state.name}: {note}")
         else:
             refused.append(Refusal(entry.name, state.code, state.cause))
             say(f"refused: {state}")
@@ -308,7 +309,7 @@ def _volume(entry: VolumeEntry, files: SliceFiles, record: Mapping[str, Any]) ->
         tuple(record["z_mm"]),
         record["step_mm"],
         record["sha256"],
-        next((note for note in record.get("notes", ()) if note.startswith(DAMAGED)), ""),
+        tuple(record.get("notes", ())),
     )
 
 

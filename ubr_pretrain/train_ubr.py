@@ -239,7 +239,7 @@ def _train(
             batch = next(coming)  # g groups of m slices; this rank has its share of them
             iteration = batch.iteration
             if iteration == 1 and ranks.is_first:
-                draw_batch(batch.hu, config.input, folder.path / "batch.png")
+                draw_batch(batch.hu, batch.drawable, config.input, folder.path / "batch.png")
 
             lr = config.optimiser.lr_at(iteration, config.iterations)
             for group in optimiser.param_groups:

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ubr_pretrain.augmentation import Views, draw_views, view_groups
+from ubr_pretrain.ct import BURNED_IN
 from ubr_pretrain.groups import GroupSampler
 from ubr_pretrain.resident_slices import ResidentSlices, choose_residence
 from ubr_pretrain.runtime import Ranks, generator
@@ -40,6 +41,7 @@ class Batch:
     Attributes:
         iteration: counted from 1.
         volumes: names of all groups' volumes, those of other ranks included.
+        drawable: whether pictures may be made of this rank's groups.
         hu: this rank's groups, as their views show them.
         z_mm: position of every slice in its volume.
         known_mm: its coordinate in the reference body, NaN where not known.
@@ -48,6 +50,7 @@ class Batch:
 
     iteration: int
     volumes: tuple[str, ...]
+    drawable: tuple[bool, ...]
     hu: Float[Tensor, "g m S S"]
     z_mm: Float[Tensor, "g m"]
     known_mm: Float[Tensor, "g m"]
@@ -60,6 +63,7 @@ class _Fetched:
 
     iteration: int
     volumes: tuple[str, ...]
+    drawable: tuple[bool, ...]
     slices: Tensor
     places: tuple[Tensor, Tensor, Tensor]
     views: Views
@@ -86,6 +90,7 @@ class TrainingBatches:
         self.mine = range(ranks.rank, config.g, ranks.world_size)
         self._config, self._device = config, ranks.device
         self._names = [volume.name for volume in data.training]
+        self._drawable = [BURNED_IN not in volume.notes for volume in data.training]
         self._sampler = GroupSampler(
             [volume.runs for volume in data.training],
             config.g,
@@ -129,6 +134,7 @@ class TrainingBatches:
         return _Fetched(
             iteration,
             tuple(self._names[volume] for volume, _ in groups),
+            tuple(self._drawable[volume] for volume, _ in own),
             self._staged(self._slices.fetch(own)),
             (z_mm, known_mm, known),
             views.moved(self._staged),
@@ -140,7 +146,7 @@ class TrainingBatches:
         views = fetched.views.moved(self._sent)
         hu = view_groups(slices.float(), views, self._config.input.size_px)
         places = [self._sent(table) for table in fetched.places]
-        return Batch(fetched.iteration, fetched.volumes, hu, *places)
+        return Batch(fetched.iteration, fetched.volumes, fetched.drawable, hu, *places)
 
     def _staged(self, tensor: Tensor) -> Tensor:
         """Return a tensor where the device can copy it from without the host's help."""
