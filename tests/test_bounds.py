@@ -33,7 +33,7 @@ from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.key_slices import read_key_slices
 from ubr_pretrain.landmarks import read_landmarks
-from ubr_pretrain.score_archive import open_archive
+from ubr_pretrain.score_archive import of_line, open_archive, to_line
 from ubr_pretrain.slice_classes import read_slice_classes
 from ubr_pretrain.train_ubr import main as train_ubr
 from ubr_pretrain.ubr_config import UbrConfig
@@ -110,11 +110,12 @@ def test_N11_starting_anew_deletes_nothing_outside_the_folder(tmp_path: Path) ->
     out = tmp_path / "scores"
     with open_archive(out, {}) as archive:
         archive.add("volumes", "a", "p", "c", {"volume": "a"})
-    line = (out / "scores.jsonl").read_text().splitlines()[1]
+    line = of_line((out / "scores.jsonl").read_bytes().splitlines(keepends=True)[1])
     victim = tmp_path / "victim.png"
     for name in ("../victim", str(tmp_path / "victim"), "..", ".", ""):
         victim.touch()
-        (out / "scores.jsonl").write_text("{}\n" + line.replace('"a"', json.dumps(name)) + "\n")
+        named = {**line, "name": name, "record": {"volume": name}}
+        (out / "scores.jsonl").write_bytes(to_line({"v": 1}) + to_line(named))
         with open_archive(out, {"other": 1}, overwrite=True):
             assert victim.exists()
 

@@ -15,7 +15,7 @@ from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import config_differences
 from ubr_pretrain.held_folder import remove_half_written, took_lock
 from ubr_pretrain.runtime import to_json
-from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, under_name
+from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, of_line, under_name
 from ubr_pretrain.score_tables import Format, write_tables
 from ubr_pretrain.shards import Shard, read_complete
 
@@ -160,7 +160,7 @@ def _read_shard(folder: Path) -> Iterator[ScoreArchive]:
             raise ValueError(f"{folder}: a run is writing there")
         if _size_when_complete(folder) is None:
             raise ValueError(f"{folder}: not complete any more; a run began there")
-        header = json.loads(journal.readline())
+        header = of_line(journal.readline())
         yield ScoreArchive(folder, journal, header)
 
 
@@ -193,7 +193,12 @@ def _fitting(out: Path, folders: Sequence[Path]) -> GatheredScores:
     names: set[str] = set()
     for folder in folders:
         with _read_shard(folder) as archive:
-            own = {key: value for key, value in archive.header.items() if key != "shard"}
+            own = dict(archive.header)
+            if own.pop("shard", None) != str(Shard.of_folder(folder)):
+                raise ValueError(
+                    f"{folder}: its {JOURNAL} is that of shard {archive.header.get('shard')}; remove "
+                    "it and run score_volumes.py with the shard that it is called"
+                )
             gathered = replace(gathered, header=gathered.header or own)
             if changes := config_differences(gathered.header, own):
                 raise ValueError(

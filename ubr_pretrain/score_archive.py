@@ -2,13 +2,16 @@
 
 ``scores.jsonl`` is the truth: a line is appended and synced after every volume, so a run that is
 killed has lost nothing, and the same command goes on behind the last whole line. Its first line
-says with which weights and settings; a run with others is refused.
+says with which weights and settings; a run with others is refused. Every line ends with its CRC-32:
+what a disk or an editor changed is no score.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +31,30 @@ RESULTS = tuple(
 """What may be written beside the journal."""
 
 Kind = Literal["volumes", "images"]
+
+_END = re.compile(rb', "crc32": "([0-9a-f]{8})"}\n')
+_END_LENGTH = 23
+
+
+def to_line(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line of the journal."""
+    text = to_json(record).encode()
+    return text[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(text)
+
+
+def of_line(line: bytes) -> dict[str, Any]:
+    """Return what a whole line of the journal holds.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    end = _END.fullmatch(line, len(line) - _END_LENGTH)
+    if end is None:
+        raise ValueError("ends with no checksum")
+    text = line[: end.start()] + b"}"
+    if int(end[1], 16) != zlib.crc32(text):
+        raise ValueError("was changed: its checksum is another")
+    return json.loads(text)
 
 
 class ScoreArchive:
@@ -56,11 +83,11 @@ class ScoreArchive:
                 journal.truncate()
                 break
             try:
-                self._note(at, json.loads(line))
+                self._note(at, of_line(line))
             except (ValueError, LookupError, TypeError, RecursionError) as error:
                 raise ValueError(
-                    f"{out / JOURNAL}: the line at byte {at} is damaged "
-                    f"({type(error).__name__}: {error}); use --overwrite or another folder"
+                    f"{out / JOURNAL}: the line at byte {at} is damaged ({error}); remove it, and "
+                    "the same command scores its scan again, or use --overwrite"
                 ) from error
 
     def name_for(
@@ -153,14 +180,14 @@ class ScoreArchive:
 
     def _append(self, line: dict[str, Any]) -> int:
         at = self._journal.seek(0, 2)
-        self._journal.write(to_json(line).encode() + b"\n")
+        self._journal.write(to_line(line))
         self._journal.flush()
         os.fsync(self._journal.fileno())
         return at
 
     def _read(self, at: int) -> dict[str, Any]:
         self._journal.seek(at)
-        return json.loads(self._journal.readline())
+        return of_line(self._journal.readline())
 
 
 def possible_names(name: str, place: str) -> tuple[str, str, str]:
@@ -222,7 +249,7 @@ def _require_same(out: Path, journal: BinaryIO, header: Mapping[str, Any]) -> No
     if not first.endswith(b"\n"):  # new, or killed before anything was written
         return
     try:
-        before = json.loads(first)
+        before = of_line(first)
         changes = config_differences(before, json.loads(to_json(header)))
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"--out {out}: {JOURNAL} is no journal of scores ({error})") from error

@@ -137,7 +137,7 @@ def store() -> Files:
 def score_journal() -> Files:
     """Return a journal of scores."""
     lines: list[dict[str, Any]] = [{"schema_version": 0, "weights": "a"}]
-    from ubr_pretrain.score_archive import SCHEMA_VERSION
+    from ubr_pretrain.score_archive import SCHEMA_VERSION, to_line
 
     lines[0]["schema_version"] = SCHEMA_VERSION
     for n, name in enumerate(("a", "b", "a")):
@@ -145,7 +145,7 @@ def score_journal() -> Files:
         lines.append(
             {"kind": "volumes", "name": name, "place": "p", "content": "c", "record": record}
         )
-    return {"scores.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode()}
+    return {"scores.jsonl": b"".join(to_line(line) for line in lines)}
 
 
 def metrics() -> Files:

@@ -210,3 +210,24 @@ def test_an_archive_of_refusals_has_tables_too(tmp_path: Path) -> None:
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 0
     assert pd.read_csv(tmp_path / "volumes.csv")["code"].tolist() == ["E-TRUNC"]
     assert json.loads((tmp_path / "scores.json").read_text())["images"] == []
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_N56_a_changed_line_of_a_journal_is_no_score(
+    tmp_path: Path, number: int, at: float
+) -> None:
+    """Every line carries its checksum: a letter that a disk or an editor changed is refused with
+    the byte at which the line begins. Without the line its scan alone is scored again."""
+    fill(tmp_path, "ab")
+    lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
+    whole, place = lines[number], int(at * len(lines[number]))
+    changed = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    (tmp_path / JOURNAL).write_bytes(b"".join([*lines[:number], changed, *lines[number + 1 :]]))
+    start = sum(len(line) for line in lines[:number])
+    words = f"the line at byte {start} is damaged" if number else "no journal of scores"
+    with pytest.raises(ValueError, match=words):
+        fill(tmp_path, "ab")
+    if number:
+        (tmp_path / JOURNAL).write_bytes(b"".join([*lines[:number], *lines[number + 1 :]]))
+        assert fill(tmp_path, "ab") == ["ab"[number - 1]]

@@ -464,3 +464,23 @@ def test_a_link_to_the_archive_itself_doubles_nothing(tmp_path: Path) -> None:
         "other/2.nii": ["2.nii"],
     }
     assert len(find_scans([archive, other]).volumes) == 3
+
+
+def test_N57_a_folder_of_one_shard_with_the_journal_of_another_is_refused(
+    tmp_path, checkpoint, capsys
+) -> None:
+    """Gathering names the folder and whose journal lies there: it left out all scans of the one
+    and listed those of the other twice."""
+    data, out = write_archive(tmp_path / "archive", 4), tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        score(checkpoint, data, "--out", out, "--shard", shard)
+    one, other = (Shard(number, 2).folder(out) for number in (1, 2))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    capsys.readouterr()
+    line = refused_line(gather_scores.main, capsys, [str(out)])
+    assert f"{one}: its scores.jsonl is that of shard 2/2" in line
+    assert not (out / "volumes").exists()
+    shutil.rmtree(one)
+    score(checkpoint, data, "--out", out, "--shard", "1/2")
+    assert gather(out) == 0
