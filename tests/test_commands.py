@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = """
-import atexit, sys, threading, time
+import atexit, os, sys, threading, time
 from pathlib import Path
 
 class Torch:
@@ -21,6 +21,8 @@ def main(argv):
     threading.Thread(target=lambda: time.sleep(0.2) or print("a thread")).start()
     atexit.register(lambda: print("tidied"))
     print("x" * 5_000)
+    assert not sys.stdin.isatty() and not sys.stderr.isatty()
+    assert os.open(__file__, os.O_RDONLY) > 2  # the number of no stream
     how = sys.argv[1]
     if how == "refuse":
         raise SystemExit(2)
@@ -48,6 +50,7 @@ def run(tmp_path: Path):
         [sys.executable, "-c", script, how],
         check=False,
         text=True,
+        stdin=subprocess.DEVNULL,
         env=environment,  # unbuffered, a word fails where it is said, and not at the end
         **(pipes or {"capture_output": True}),
     )
@@ -76,3 +79,22 @@ def test_nobody_reading_is_no_success(run):
         ended = run("0", stdout=full, stderr=subprocess.PIPE)
     assert ended.returncode == 120
     assert ended.stderr == "-c: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_N58_a_command_without_streams_does_its_work(run, closed):
+    """As a daemon starts it: what it says is lost, no file of results takes a stream's place."""
+    ended = run("0", preexec_fn=lambda: [os.close(number) for number in closed])
+    assert ended.returncode == 0
+
+
+def test_N58_a_folder_that_is_gone_is_said_in_one_line(run, tmp_path):
+    """Exit code 2; the libraries blame files of their own."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    removed = {"cwd": gone, "preexec_fn": gone.rmdir, "capture_output": True}
+    assert run("--help", **removed).returncode == 0
+    gone.mkdir()
+    ended = run("0", **removed)
+    assert ended.returncode == 2
+    assert ended.stderr == "-c: the current folder is gone (No such file or directory)\n"

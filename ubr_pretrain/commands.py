@@ -47,6 +47,18 @@ def _leave(ended: Sequence[int]) -> None:
     os._exit(exit_code)
 
 
+def _with_streams() -> None:
+    """Open what a daemon was started without: a file of results must not become its stderr."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
 def commands_of(package: str, folder: str) -> Callable[[str], Callable[..., int]]:
     """Return a module's ``__getattr__``, whose attributes are the commands of a package.
 
@@ -62,6 +74,8 @@ def commands_of(package: str, folder: str) -> Callable[[str], Callable[..., int]
 
         def run(argv: Sequence[str] | None = None) -> int:
             arguments = list(sys.argv[1:] if argv is None else argv)
+            if argv is None:
+                _with_streams()
             if arguments in (["-h"], ["--help"], ["--version"]):
                 with open(text, encoding="utf-8") as file:  # noqa: PTH123
                     said = file.read()
@@ -69,6 +83,14 @@ def commands_of(package: str, folder: str) -> Callable[[str], Callable[..., int]
                     said = f"{said.split(maxsplit=2)[1]} {__version__}\n"  # usage: NAME ...
                 sys.stdout.write(said)
                 return 0
+            from pathlib import Path
+
+            try:
+                Path.cwd()
+            except OSError as error:  # torch would blame a library of its own
+                this = Path(sys.argv[0]).name
+                print(f"{this}: the current folder is gone ({error.strerror})", file=sys.stderr)
+                return 2
             from atexit import register
             from importlib import import_module
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -196,8 +195,8 @@ def _fitting(out: Path, folders: Sequence[Path]) -> GatheredScores:
             own = dict(archive.header)
             if own.pop("shard", None) != str(Shard.of_folder(folder)):
                 raise ValueError(
-                    f"{folder}: its {JOURNAL} is that of shard {archive.header.get('shard')}; remove "
-                    "it and run score_volumes.py with the shard that it is called"
+                    f"{folder}: its {JOURNAL} is that of shard {archive.header.get('shard')}; "
+                    "remove the folder, and run score_volumes.py with its own shard"
                 )
             gathered = replace(gathered, header=gathered.header or own)
             if changes := config_differences(gathered.header, own):
