@@ -122,7 +122,8 @@ def _train(
     from lesion_det.inference import detector_state, pooled_hits, pooled_recall, predict_all
     from lesion_det.initialization import weight_table_text
     from lesion_det.splits import require_same_audit
-    from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+    from ubr_pretrain.begun_run import read_last
+    from ubr_pretrain.checkpoint import write_checkpoint
     from ubr_pretrain.journal import Journal
     from ubr_pretrain.late_record import LateRecord
     from ubr_pretrain.long_steps import LongSteps
@@ -156,8 +157,7 @@ def _train(
         prepared.build([*setup.learned, *splits.held_out])
         source.require_trainable()
         iteration, best, recall, judged = 0, None, None, True
-        if folder.last.is_file():
-            state = read_checkpoint(folder.last, "detector")
+        if state := read_last(folder, "detector", ranks):
             require_same_audit(folder.last, state["audit"], setup.audit, folder.moved)
             detector.load_state_dict(state["detector"])
             load_optimiser(optimiser, state["optimizer"])
@@ -185,6 +185,7 @@ def _train(
         state = detector_state(detector, config, start.provenance)
         done = {"iteration": iteration, "best": best, "recall": recall, "audit": setup.audit}
         state |= {"optimizer": optimiser.state_dict(), "judged": judged, **done}
+        state["metrics"] = journal.written
         write_checkpoint(path, state, "detector")
 
     def told(step: tuple[int, float, str], numbers: dict[str, torch.Tensor]) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -109,8 +110,10 @@ class Journal:
         self._file = folder / "metrics.jsonl"
         done = (start_iteration, judged)
         keep = [r for r in read_metrics(self._file) if (r["iteration"], r["kind"] == "val") <= done]
-        with write_atomically(self._file, "w") as file:
-            file.writelines(to_json(record) + "\n" for record in keep)
+        text = "".join(to_json(record) + "\n" for record in keep).encode()
+        self._digest, self._bytes = hashlib.sha256(text), len(text)
+        with write_atomically(self._file) as file:
+            file.write(text)
         self._metrics = self._file.open("a", encoding="utf-8", newline="\n")
         self._log = (folder / "train.log").open("a", encoding="utf-8", newline="\n")
         self._line = ProgressLine(num_iterations, start_iteration, self._note)
@@ -126,11 +129,19 @@ class Journal:
         """
         if not self.enabled:
             return
-        self._metrics.write(to_json({"iteration": iteration, "kind": kind, **values}) + "\n")
+        line = to_json({"iteration": iteration, "kind": kind, **values}) + "\n"
+        self._metrics.write(line)
         self._metrics.flush()
+        self._digest.update(line.encode())
+        self._bytes += len(line.encode())
         for name, value in values.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._board.add(f"{kind}/{name}", value, iteration)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """What ``metrics.jsonl`` holds by now, for a checkpoint that counts on it."""
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def progress(self, iteration: int, text: str) -> None:
         """Move the bar, or print a plain line every now and then where there is no terminal."""

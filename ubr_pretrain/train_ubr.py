@@ -99,7 +99,8 @@ def _train(
 ) -> int:
     import torch
 
-    from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+    from ubr_pretrain.begun_run import read_last
+    from ubr_pretrain.checkpoint import write_checkpoint
     from ubr_pretrain.collapse import CollapseWatch
     from ubr_pretrain.compiled_network import compiled
     from ubr_pretrain.figures import draw_batch, draw_training
@@ -139,20 +140,12 @@ def _train(
         network = compiled(regressor, ranks.device) if config.compile else regressor
         optimiser = build_optimiser(regressor, config.optimiser, config.optimiser.bias_lr_factor)
         iteration, best, judged = 0, -1.0, True
-        if folder.last.is_file():
-            state = read_checkpoint(folder.last, "ubr")
+        if state := read_last(folder, "ubr", ranks):
             if state["provenance"]["data_sha256"] != data.sha256:
                 raise ValueError(f"{folder.last}: was written for other training data")
             regressor.load_state_dict(state["regressor"])
             load_optimiser(optimiser, state["optimiser"])
             iteration, best, judged = state["iteration"], state["best"], state.get("judged", True)
-
-    def save(path: Path) -> None:
-        require_finite(regressor, iteration)
-        made = provenance.model_copy(update={"iterations": provenance.iterations + iteration})
-        state = regressor_state(regressor, config.input, made)
-        done = {"iteration": iteration, "best": best, "judged": judged}
-        write_checkpoint(path, state | done | {"optimiser": optimiser.state_dict()}, "ubr")
 
     if ranks.is_first:
         folder.update_manifest(
@@ -183,6 +176,14 @@ def _train(
         if provenance.source and config.start is None:
             journal.say(f"starts from {provenance.source}, through {config.transfer_through}")
         watch = CollapseWatch(config)
+
+        def save(path: Path) -> None:
+            require_finite(regressor, iteration)
+            made = provenance.model_copy(update={"iterations": provenance.iterations + iteration})
+            state = regressor_state(regressor, config.input, made)
+            done = {"iteration": iteration, "best": best, "judged": judged}
+            state |= done | {"metrics": journal.written, "optimiser": optimiser.state_dict()}
+            write_checkpoint(path, state, "ubr")
 
         def told(
             step: tuple[int, float, tuple[str, ...]], numbers: dict[str, torch.Tensor]
