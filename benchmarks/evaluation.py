@@ -46,8 +46,9 @@ def write_split(
     images, annotations, results = [], [], []
     for i in range(1, num_images + 1):
         images.append(
-            {"id": i, "file_name": f"{i:06d}_01_01/{i % 300:03d}.png", "height": 512, "width": 512}
-            | {"patient_index": i // 3, "study_index": 1, "series_id": 1, "key_slice_index": 5}
+            {"id": i, "file_name": f"{i // 3:06d}_{i % 3:02d}_01/005.png"}
+            | {"height": 512, "width": 512, "patient_index": i // 3, "study_index": i % 3}
+            | {"series_id": 1, "key_slice_index": 5}
             | {"slice_range": [1, 9], "spacing_mm_zyx": [float(rng.choice([1, 5])), 0.8, 0.8]}
         )
         lesions = boxes(int(rng.choice([1, 1, 1, 1, 2, 3])))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import FiniteFloat, ValidationError
 
+from converters.distinct_keys import distinct_keys
 from converters.lesions import DECIMALS, DeepLesionRefused, KeySlice, Lesion, Split
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import Config, first_problem
@@ -155,7 +156,9 @@ def read_coco(path: Path) -> Coco:
         DeepLesionRefused: not JSON, or a key missing, unknown or of another type.
     """
     try:
-        return Coco.model_validate(json.loads(path.read_text("utf-8")))
+        return Coco.model_validate(
+            json.loads(path.read_text("utf-8"), object_pairs_hook=distinct_keys)
+        )
     except ValidationError as error:
         raise DeepLesionRefused(f"{path}: {first_problem(error)}") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converters.distinct_keys import distinct_keys
 from converters.lesions import Box, DeepLesionRefused
 from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
 from ubr_pretrain.checkpoint import file_sha256
@@ -109,7 +110,7 @@ def read_foreign_coco(path: Path) -> ForeignCoco:
         raise DeepLesionRefused(f"{path}: no such file")
     require_at_most(path, MAX_COCO_BYTES)
     try:
-        coco = json.loads(path.read_text("utf-8-sig"))
+        coco = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=distinct_keys)
     except RecursionError:
         raise DeepLesionRefused(f"{path}: not a COCO file (nested too deep)") from None
     except (OSError, ValueError) as error:

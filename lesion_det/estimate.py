@@ -294,6 +294,7 @@ def _excerpt(coco: Path, path: Path) -> Path:
     content["images"] = [images[i] for i in np.unique(places)]
     kept = {image["id"] for image in content["images"]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    content.pop("info", None)  # counts the whole
     with write_atomically(path, "w") as file:
         file.write(json.dumps(content, allow_nan=False))
     return path

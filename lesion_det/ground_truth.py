@@ -10,41 +10,20 @@ Shapes:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import ValidationError
 
+from converters.distinct_keys import require_distinct_keys
+from lesion_det.coco_entries import CocoAnnotation, CocoFile, CocoImage, contradictions
 from lesion_det.garbage import garbage_left
 from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import first_problem
-
-LESION_CATEGORY = 1
-"""The one category; background is not a category in COCO."""
-
-EDGE_TOLERANCE_PX = 1e-3
-"""x + w of a box clipped to the image may exceed its width by rounding."""
-
-
-MAX_WHOLE = 2**63 - 1
-"""JSON has larger numbers, an array of int64 has not."""
-
-_Whole = Annotated[PositiveInt, Field(le=MAX_WHOLE)]
 
 
 class GroundTruthRefused(ValueError):  # noqa: N818
@@ -144,37 +123,27 @@ def read_ground_truth(json_path: Path) -> GroundTruth:
     """Read a COCO JSON as ``deeplesion_to_coco.py`` writes it.
 
     Raises:
-        GroundTruthRefused: no file; not JSON; a key missing or of another type; id 0 or repeated;
-            an image listed twice; no images (E-NODATA); an annotation of an unknown image or
-            category; a box that is not finite, has no area, or leaves its image.
+        GroundTruthRefused: no file; not JSON; a key missing, given twice or of another type; id 0
+            or repeated; an image or a lesion listed twice; no images (E-NODATA); an annotation of
+            an unknown image or category; a box that is not finite, has no area, or leaves its
+            image; an image whose name denies its indices; other counts than those stated.
     """
     if not json_path.is_file():
         raise GroundTruthRefused(f"{json_path}: no such file")
     require_at_most(json_path, MAX_COCO_BYTES)
+    data = json_path.read_bytes()
     try:
-        coco = _Coco.model_validate_json(json_path.read_bytes(), strict=True)
+        coco = CocoFile.model_validate_json(data, strict=True)
     except ValidationError as error:
         raise GroundTruthRefused(f"{json_path}: {first_problem(error)}") from error
-    if not coco.images:
-        raise GroundTruthRefused(f"{json_path}: E-NODATA  holds no images")
-    _require_distinct(json_path, "image id", (image.id for image in coco.images))
-    _require_distinct(json_path, "file_name", (image.file_name for image in coco.images))
-    _require_distinct(json_path, "annotation id", (a.id for a in coco.annotations))
-    if sorted(category.id for category in coco.categories) != [LESION_CATEGORY]:
-        raise GroundTruthRefused(
-            f"{json_path}: categories {[c.id for c in coco.categories]}, expected one, id "
-            f"{LESION_CATEGORY} (lesion)"
-        )
-    of_image: dict[int, list[_Annotation]] = {image.id: [] for image in coco.images}
-    sizes = {image.id: (image.width, image.height) for image in coco.images}
+    try:
+        require_distinct_keys(data)
+    except ValueError as error:
+        raise GroundTruthRefused(f"{json_path}: {error}") from error
+    for problem in contradictions(coco):
+        raise GroundTruthRefused(f"{json_path}: {problem}")
+    of_image: dict[int, list[CocoAnnotation]] = {image.id: [] for image in coco.images}
     for annotation in sorted(coco.annotations, key=lambda a: a.id):
-        if annotation.image_id not in of_image:
-            raise GroundTruthRefused(
-                f"{json_path}: annotation {annotation.id} is of image {annotation.image_id}, "
-                "which is not listed"
-            )
-        if problem := _annotation_problem(annotation, *sizes[annotation.image_id]):
-            raise GroundTruthRefused(f"{json_path}: annotation {annotation.id}: {problem}")
         of_image[annotation.image_id].append(annotation)
     images = tuple(
         _to_record(image, of_image[image.id]) for image in sorted(coco.images, key=lambda i: i.id)
@@ -182,83 +151,7 @@ def read_ground_truth(json_path: Path) -> GroundTruth:
     return GroundTruth(file_sha256(json_path), images, json_path.name)
 
 
-def require_inside(file_name: str) -> str:
-    """Return a name of a file below a folder; refuse one that may lead out of it, on any system.
-
-    Raises:
-        ValueError: absolute, with a drive, a backslash, a ``..`` or what no name can hold.
-    """
-    path, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
-    climbs = path.is_absolute() or ".." in path.parts or bool(windows.drive)
-    if climbs or not {"\\", "\0"}.isdisjoint(file_name):
-        raise ValueError(f"{file_name!r:.200} leaves the folder of images")
-    return file_name
-
-
-_PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_DiameterPx = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _Image(_Entry):
-    id: _Whole
-    file_name: Annotated[str, Field(min_length=1), AfterValidator(require_inside)]
-    height: _Whole
-    width: _Whole
-    patient_index: int
-    study_index: int
-    series_id: int
-    key_slice_index: int
-    slice_range: tuple[int, int]
-    spacing_mm_zyx: tuple[_PositiveMm, _PositiveMm, _PositiveMm]
-
-
-class _Annotation(_Entry):
-    id: _Whole
-    image_id: int
-    category_id: int
-    bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
-    iscrowd: int = 0
-    lesion_type: Annotated[int, Field(ge=-1, le=MAX_WHOLE)] = -1
-    diameters_px: tuple[_DiameterPx, _DiameterPx]
-    possibly_noisy: bool = False
-
-
-class _Category(_Entry):
-    id: int
-
-
-class _Coco(_Entry):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category]
-
-
-def _annotation_problem(annotation: _Annotation, width_px: int, height_px: int) -> str:
-    """Return what is wrong with one annotation, "" where nothing is."""
-    x, y, w, h = annotation.bbox
-    if annotation.category_id != LESION_CATEGORY:
-        return f"category {annotation.category_id} is unknown"
-    if annotation.iscrowd:
-        return "iscrowd 1 has no meaning for lesions"
-    if not (w > 0 and h > 0):
-        return f"bbox {list(annotation.bbox)} has no area"
-    slack = EDGE_TOLERANCE_PX
-    if x < -slack or y < -slack or x + w > width_px + slack or y + h > height_px + slack:
-        return f"bbox {list(annotation.bbox)} leaves its {width_px}x{height_px} px image"
-    return ""
-
-
-def _require_distinct(path: Path, what: str, values: Iterable[int | str]) -> None:
-    repeated = [value for value, count in Counter(values).items() if count > 1]
-    if repeated:
-        raise GroundTruthRefused(f"{path}: {what} {repeated[0]} occurs more than once")
-
-
-def _to_record(image: _Image, annotations: list[_Annotation]) -> ImageRecord:
+def _to_record(image: CocoImage, annotations: list[CocoAnnotation]) -> ImageRecord:
     xywh = np.array([a.bbox for a in annotations], dtype=np.float64).reshape(-1, 4)
     return ImageRecord(
         id=image.id,

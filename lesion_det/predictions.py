@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on
 
+from lesion_det.coco_entries import LESION_CATEGORY
 from lesion_det.garbage import garbage_left
-from lesion_det.ground_truth import LESION_CATEGORY, GroundTruth
+from lesion_det.ground_truth import GroundTruth
 from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from lesion_det.boxes import Frame
 from lesion_det.det_config import InputConfig
-from lesion_det.ground_truth import ImageRecord, require_inside
+from lesion_det.ground_truth import ImageRecord
+from lesion_det.image_names import require_inside
 from ubr_pretrain.png_slices import read_stored_slice
 
 STORED_ZERO_HU = 32768

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_det.batches import LABELS
 from lesion_det.det_config import DATA_PATHS, DetConfig
-from lesion_det.ground_truth import GroundTruth, ImageRecord, read_ground_truth
+from lesion_det.ground_truth import (
+    GroundTruth,
+    GroundTruthRefused,
+    ImageRecord,
+    read_ground_truth,
+)
+from lesion_det.image_names import one_name
 from lesion_det.slices import require_files, source_files
 from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.runtime import generator
@@ -52,11 +58,12 @@ def read_splits(config: DetConfig) -> Splits:
 
     Raises:
         ValueError: a file is refused; nothing to learn from; patients that are both learned from
-            and judged (unless ``allow_leakage``); key slices that are missing on disk.
+            and judged, or an image that is, under whatever patient (unless ``allow_leakage``);
+            key slices that are missing on disk.
     """
-    training = [read_ground_truth(path) for path in config.train_files]
-    judged = tuple(read_ground_truth(path) for path in config.val_files)
-    tested = tuple(read_ground_truth(path) for path in config.test)
+    training = _read_all(config.train_files)
+    judged = _read_all(config.val_files)
+    tested = _read_all(config.test)
     learned = tuple(image for truth in training for image in truth.images if image.num_lesions)
     if not learned:
         raise ValueError(f"{config.train_files[0]}: no image has a lesion to learn from")
@@ -68,8 +75,50 @@ def read_splits(config: DetConfig) -> Splits:
             f"{len(shared)} patients are both trained on and evaluated on (patient {min(shared)}); "
             "split by patient, or pass --allow_leakage true to check that a training overfits"
         )
+    if not config.allow_leakage:
+        held_out_files = zip((*config.val_files, *config.test), judged + tested, strict=True)
+        _require_apart(zip(config.train_files, training, strict=True), held_out_files)
     require_files(config.images, [*learned, *held_out])
     return splits
+
+
+def _read_all(files: Sequence[Path]) -> tuple[GroundTruth, ...]:
+    """Read the files of one role; an image counts once, whatever its name is spelt like.
+
+    Raises:
+        GroundTruthRefused: a file is refused, or lists an image that another one lists.
+    """
+    truths = tuple(read_ground_truth(path) for path in files)
+    listed: dict[str, Path] = {}
+    for path, truth in zip(files, truths, strict=True):
+        for image in truth.images:
+            first = listed.setdefault(one_name(image.file_name), path)
+            if first is not path:
+                raise GroundTruthRefused(
+                    f"{path}: file_name {image.file_name} occurs more than once: also in {first}"
+                )
+    return truths
+
+
+def _require_apart(
+    learned: Iterable[tuple[Path, GroundTruth]], held_out: Iterable[tuple[Path, GroundTruth]]
+) -> None:
+    """Refuse an image that is both learned from and judged on, whosever it is said to be."""
+    listed = {
+        one_name(image.file_name): (path, image)
+        for path, truth in learned
+        for image in truth.images
+        if image.num_lesions
+    }
+    for path, truth in held_out:
+        for image in truth.images:
+            if (found := listed.get(one_name(image.file_name))) is not None:
+                raise GroundTruthRefused(
+                    f"{image.file_name} is both trained on ({found[0]}, patient "
+                    f"{found[1].patient_index}) and evaluated on ({path}, patient "
+                    f"{image.patient_index}); split by patient, or pass --allow_leakage true to "
+                    "check that a training overfits"
+                )
 
 
 def data_sha256(config: DetConfig, splits: Splits) -> dict[str, str]:

@@ -15,7 +15,8 @@ from converters.coco_audit import audit_coco
 from converters.deeplesion import read_deeplesion
 from converters.foreign_coco import read_foreign_coco
 from lesion_det.evaluate_det import main as evaluate_det
-from lesion_det.ground_truth import GroundTruthRefused, read_ground_truth, require_inside
+from lesion_det.ground_truth import GroundTruthRefused, read_ground_truth
+from lesion_det.image_names import require_inside
 from lesion_det.predictions import read_coco_results, read_predictions
 from lesion_det.slices import read_slice
 from lesion_det.train_det import main as train_det

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from converters.distinct_keys import distinct_keys, require_distinct_keys
+from converters.foreign_coco import read_foreign_coco
+from converters.lesions import DeepLesionRefused
 from lesion_det.ground_truth import GroundTruthRefused, read_ground_truth
 from tests.lesion_det.toy_split import toy_coco, write_text
 
@@ -95,3 +100,149 @@ def test_file_that_is_not_coco_is_refused_by_name(tmp_path: Path, text: str) -> 
 def test_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(GroundTruthRefused, match=r"absent\.json: no such file"):
         read_ground_truth(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("patient_index", 7, 2),
+        ("study_index", 3, 1),
+        ("series_id", 9, 1),
+        ("key_slice_index", 105, 109),
+    ],
+)
+@pytest.mark.parametrize("name", ["000002_01_01/109.png", "000002_01_01_109.png"])
+def test_N65_indices_that_the_name_denies_are_refused(
+    tmp_path: Path, name: str, key: str, value: int, named: int
+) -> None:
+    """A name of DeepLesion's form says patient, study, series and slice; an image whose indices say
+    another is refused, with file, image, both values."""
+    coco = toy_coco(2)
+    coco["images"][1] |= {"file_name": name, key: value}
+    words = rf"val\.json: image 2 \({name}\): {key} {value}, its file_name says {named}$"
+    with pytest.raises(GroundTruthRefused, match=words):
+        read_ground_truth(_write(tmp_path, coco))
+
+
+@pytest.mark.parametrize("name", ["liver/109.png", "scan_2.png", "a/000009_01_01/001.png", "2.png"])
+def test_N65_names_of_another_form_say_nothing(tmp_path: Path, name: str) -> None:
+    """A name of another form is left alone."""
+    coco = toy_coco(2)
+    coco["images"][1]["file_name"] = name
+    assert read_ground_truth(_write(tmp_path, coco)).images[1].file_name == name
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("000001_01_01/109.png", "./000001_01_01/109.png"),
+        ("000001_01_01/109.png", "000001_01_01//109.png"),
+        ("000001_01_01/109.png", "000001_01_01_109.png"),
+        ("000001_01_01_109.png", "000001_01_01/0109.png"),
+        ("liver/a.png", "liver/./a.png"),
+    ],
+)
+def test_N66_a_slice_under_two_spellings_is_refused(tmp_path: Path, first: str, again: str) -> None:
+    """A slice that stands in the file again, under another spelling of its name, would count
+    twice: refused, both named."""
+    coco = toy_coco(2)
+    coco["images"][0]["file_name"] = first
+    coco["images"][1] |= {"file_name": again, "patient_index": 1}
+    words = rf"file_name {again} occurs more than once: {first} is the same slice$"
+    with pytest.raises(GroundTruthRefused, match=words):
+        read_ground_truth(_write(tmp_path, coco))
+
+
+def test_N66_a_lesion_under_two_ids_is_refused(tmp_path: Path) -> None:
+    """An annotation that repeats image and box of another under an id of its own would count a
+    lesion twice: refused, with both ids and the tool that lists all such."""
+    coco = toy_coco(2)
+    coco["annotations"].append(coco["annotations"][0] | {"id": 9})
+    words = r"annotations 1 and 9 are one lesion: image 1, bbox \[10.*\]; audit_coco\.py"
+    with pytest.raises(GroundTruthRefused, match=words):
+        read_ground_truth(_write(tmp_path, coco))
+    coco["annotations"][-1]["image_id"] = 2
+    coco["annotations"][-1]["bbox"] = [10.0, 20.0, 30.0, 40.5]
+    assert read_ground_truth(_write(tmp_path, coco)).num_lesions == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"categories"', '"annotations": [], "categories"', "annotations"),
+        ('"iscrowd": 0', '"iscrowd": 0, "bbox": [1, 2, 3, 4]', "bbox"),
+        ('"split": "val"', '"split": "val", "split": "val"', "split"),
+    ],
+)
+def test_N67_a_key_given_twice_is_refused(tmp_path: Path, old: str, new: str, key: str) -> None:
+    """Of a key that an object has twice, JSON readers keep the last in silence: refused by name,
+    here and by the audit."""
+    path = write_text(tmp_path / "val.json", json.dumps(toy_coco(2)).replace(old, new, 1))
+    words = f"val.json: .*key '{key}' occurs more than once in one object"
+    with pytest.raises(GroundTruthRefused, match=words):
+        read_ground_truth(path)
+    with pytest.raises(DeepLesionRefused, match=words):
+        read_foreign_coco(path)
+
+
+@given(
+    st.recursive(
+        st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_N67_objects_of_distinct_keys_are_read_as_they_are(value: object) -> None:
+    """What has no key twice is read as Python's own reader reads it."""
+    text = json.dumps(value)
+    assert json.loads(text, object_pairs_hook=distinct_keys) == value
+    require_distinct_keys(text.encode())
+
+
+def test_N67_numbers_of_any_length_hide_no_key() -> None:
+    """Numbers longer than Python turns into integers hide no key and end in no traceback."""
+    long = b'{"a": ' + b"9" * 5000
+    require_distinct_keys(long + b', "b": 1}')
+    with pytest.raises(ValueError, match="key 'a' occurs more than once"):
+        require_distinct_keys(long + b', "a": 1}')
+
+
+@pytest.mark.parametrize("key", ["num_images", "num_annotations"])
+@pytest.mark.parametrize("stated", [3, "2", None, 1e300])
+def test_N67_other_counts_than_those_stated_are_refused(
+    tmp_path: Path, key: str, stated: object
+) -> None:
+    """The file says how many images and annotations it holds; one that lists more or fewer was
+    cut or edited: refused, with both numbers."""
+    coco = toy_coco(2)
+    coco["info"] |= {"num_images": 2, "num_annotations": 2}
+    assert read_ground_truth(_write(tmp_path, coco)).num_lesions == 2
+    coco["info"][key] = stated
+    with pytest.raises(GroundTruthRefused, match=rf"info\.{key} is .*, but 2 are listed"):
+        read_ground_truth(_write(tmp_path, coco))
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value", "complaint"),
+    [
+        ("images", "patient_index", 2**70, "patient_index: Input should be less than or equal"),
+        ("images", "patient_index", -5, "patient_index: Input should be greater than or equal"),
+        ("images", "study_index", 2**63, "study_index: Input should be less than or equal"),
+        ("images", "width", 10**12, "width: Input should be less than or equal"),
+        ("images", "spacing_mm_zyx", [1e300, 1, 1], "spacing_mm_zyx.0: Input should be less"),
+        ("images", "window_hu", [275, -175], "window_hu: .*must have a width"),
+        ("images", "window_hu", [40, 40], "window_hu: .*must have a width"),
+        ("images", "slice_range", [115, 103], r"image 2 .*: slice_range \[115, 103\] lacks .* 109"),
+        ("images", "slice_range", [110, 115], r"image 2 .*: slice_range \[110, 115\] lacks .* 109"),
+        ("annotations", "lesion_type", 0, "lesion_type: Input should be -1, 1, 2"),
+        ("annotations", "lesion_type", 9, "lesion_type: Input should be -1, 1, 2"),
+        ("annotations", "diameters_px", [1e300, 1], "diameters_px.0: Input should be less"),
+    ],
+)
+def test_N67_values_that_no_slice_can_have_are_refused(
+    tmp_path: Path, where: str, key: str, value: object, complaint: str
+) -> None:
+    """Indices beyond 64 bits or below 0, windows and ranges that run backwards, a range without its
+    key slice, coarse types that DeepLesion has not: refused, entry and rule named."""
+    coco = toy_coco(2)
+    coco[where][1][key] = value
+    with pytest.raises(GroundTruthRefused, match=complaint):
+        read_ground_truth(_write(tmp_path, coco))

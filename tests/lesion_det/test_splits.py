@@ -1,9 +1,14 @@
 """A fraction of the labels is one of patients, the same for every arm; data have a fingerprint."""
 
 import itertools
+import json
+import re
 from pathlib import Path
 
+import pytest
+
 from lesion_det.det_config import InputConfig
+from lesion_det.ground_truth import GroundTruthRefused
 from lesion_det.splits import data_sha256, labelled_images, read_splits
 from tests.lesion_det.toy_slices import KEY, ToyDeepLesion, write_toy_deeplesion
 from tests.lesion_det.toy_split import toy_ground_truth
@@ -63,3 +68,39 @@ def test_bytes_of_a_sample_of_neighbours_are_read(tmp_path: Path) -> None:
     data[-20] ^= 1
     neighbour.write_bytes(data)
     assert images_sha256(toy) != before
+
+
+def renamed(coco: Path, name: str, **indices: int) -> None:
+    """Give the first image another name and other indices."""
+    content = json.loads(coco.read_text("utf-8"))
+    content["images"][0] |= {"file_name": name, **indices}
+    coco.write_text(json.dumps(content), "utf-8")
+
+
+@pytest.mark.parametrize("spelt", ["shared.png", "./shared.png"])
+def test_N65_an_image_under_another_patient_in_the_validation_file_is_a_leak(
+    tmp_path: Path, spelt: str
+) -> None:
+    """An image that is trained on and evaluated on is refused whatever patient each file says it
+    is of; both files and the image are named."""
+    toy = write_toy_deeplesion(tmp_path, {"train": 2, "val": 2})
+    renamed(toy.coco / "train.json", "shared.png")
+    renamed(toy.coco / "val.json", spelt)
+    train, val = re.escape(str(toy.coco / "train.json")), re.escape(str(toy.coco / "val.json"))
+    words = rf"^{re.escape(spelt)} is both trained on \({train}, .*\) and evaluated on \({val}, "
+    with pytest.raises(GroundTruthRefused, match=words):
+        read_splits(tiny(toy))
+    key = toy.images / "000001_01_01" / f"{KEY:03d}.png"
+    (toy.images / "shared.png").write_bytes(key.read_bytes())
+    assert read_splits(tiny(toy, allow_leakage=True)).num_judged == 2
+
+
+def test_N66_an_image_of_two_training_files_is_refused(tmp_path: Path) -> None:
+    """An image that two files of the training list would be learned from twice: refused, both
+    files named."""
+    toy = write_toy_deeplesion(tmp_path, {"train": 2, "val": 2})
+    again = tmp_path / "again.json"
+    again.write_bytes((toy.coco / "train.json").read_bytes())
+    files = (toy.coco / "train.json", again)
+    with pytest.raises(GroundTruthRefused, match=r"again\.json: .* once: also in .*train\.json"):
+        read_splits(tiny(toy, train=files, val=(toy.coco / "val.json",)))
