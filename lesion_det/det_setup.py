@@ -96,8 +96,17 @@ def describe_run(setup: DetSetup, config: DetConfig, ranks: Ranks) -> dict[str, 
     }
 
 
-def write_start(setup: DetSetup, out: Path) -> None:
-    """Write where every tensor comes from, and pictures of what is to be learned."""
-    with write_atomically(out / "weights.csv", "w") as file:
-        file.write(weight_table_csv(setup.weights))
-    draw_labels(setup.source, out / "pictures" / "labels.png")
+def write_start(setup: DetSetup, out: Path, *, anew: bool) -> None:
+    """Write where every tensor comes from, and pictures of what is to be learned.
+
+    Args:
+        setup: of the run.
+        out: its folder.
+        anew: False: the run goes on; only what was lost is written again, as it was.
+    """
+    table, picture = out / "weights.csv", out / "pictures" / "labels.png"
+    if anew or not table.is_file():
+        with write_atomically(table, "w") as file:
+            file.write(weight_table_csv(setup.weights))
+    if anew or not picture.is_file():
+        draw_labels(setup.source, picture)

@@ -176,8 +176,8 @@ def _train(
         folder.note_moves(config)
         folder.update_manifest(status="running", **describe_run(setup, config, ranks))
         require_same_inputs(like, out)
+        write_start(setup, out, anew=iteration == 0)
         if iteration == 0:
-            write_start(setup, out)
             journal.say(weight_table_text(setup.weights))
 
     def save(path: Path) -> None:
