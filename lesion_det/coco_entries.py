@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
-from converters.deeplesion_row import MAX_SPACING_MM
 from converters.defects import shown
 from lesion_det.image_names import one_name, require_inside, slice_key
-from ubr_pretrain.reading_rules import MAX_SIDE_PX
+from ubr_pretrain.reading_rules import MAX_SIDE_PX, MAX_SPACING_MM
 
 LESION_CATEGORY = 1
 """The one category; background is not a category in COCO."""

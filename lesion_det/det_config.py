@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ubr_pretrain.config import Config
 from ubr_pretrain.ct import InputSpec
+from ubr_pretrain.reading_rules import MAX_SIDE_PX, MAX_SPACING_MM, MIN_SPACING_MM
 from ubr_pretrain.starting_flags import ExternalInput
 from ubr_pretrain.transferred_blocks import WHOLE, Block
 
@@ -50,6 +51,10 @@ PATHS = DATA_PATHS | {"ubr", "imagenet_weights", "external", "cache"}
 """Fields of ``DetConfig`` that name places on one machine; they do not travel with weights."""
 
 
+MAX_COUNT = 512 * 512
+"""Of proposals, detections, features: the places at stride 8 of the largest slice that is read."""
+
+
 class InputConfig(Config):
     """How key slices become inputs; the defaults are those of the authors' later detectors.
 
@@ -62,9 +67,9 @@ class InputConfig(Config):
     """
 
     slices: Literal["three", "single"] = "three"
-    interval_mm: float = Field(2.0, gt=0, allow_inf_nan=False)
-    pixel_mm: float | None = Field(0.8, gt=0, allow_inf_nan=False)
-    max_px: int | None = Field(512, ge=32)
+    interval_mm: float = Field(2.0, ge=MIN_SPACING_MM, le=MAX_SPACING_MM, allow_inf_nan=False)
+    pixel_mm: float | None = Field(0.8, ge=MIN_SPACING_MM, le=MAX_SPACING_MM, allow_inf_nan=False)
+    max_px: int | None = Field(512, ge=32, le=MAX_SIDE_PX)
     clip_border: bool = True
 
 
@@ -83,13 +88,27 @@ class DetectorConfig(Config):
     """
 
     stride: Literal[8, 16] = 16
-    fc_dim: int = Field(4096, ge=1)
+    fc_dim: int = Field(4096, ge=1, le=MAX_COUNT)
     anchor_sizes_px: tuple[int, ...] = (16, 24, 32, 48, 96)
-    rpn_batch: int = Field(32, ge=2)
-    roi_batch: int = Field(32, ge=4)
+    rpn_batch: int = Field(32, ge=2, le=MAX_COUNT)
+    roi_batch: int = Field(32, ge=4, le=MAX_COUNT)
     train_top_n: tuple[int, int] = (12000, 2000)
     test_top_n: tuple[int, int] = (6000, 300)
-    max_detections: int = Field(50, ge=1)
+    max_detections: int = Field(50, ge=1, le=MAX_COUNT)
+
+    @field_validator("anchor_sizes_px")
+    @classmethod
+    def _has_anchors(cls, sizes_px: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes_px or not all(1 <= side <= MAX_SIDE_PX for side in sizes_px):
+            raise ValueError(f"at least one side is needed, all of 1 to {MAX_SIDE_PX} px")
+        return sizes_px
+
+    @field_validator("train_top_n", "test_top_n")
+    @classmethod
+    def _keeps_proposals(cls, top_n: tuple[int, int]) -> tuple[int, int]:
+        if not all(1 <= count <= MAX_COUNT for count in top_n):
+            raise ValueError(f"both numbers must be 1 to {MAX_COUNT}")
+        return top_n
 
 
 class DetOptimiser(Config):
@@ -113,13 +132,20 @@ class DetOptimiser(Config):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.002, gt=0)
+    lr: float = Field(0.002, gt=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
     schedule: Literal["per_arm", "staged", "drops"] = "per_arm"
     drop_at: tuple[float, ...] = ()
     warmup: int = Field(0, ge=0)
-    max_grad_norm: float | None = Field(10.0, gt=0)
+    max_grad_norm: float | None = Field(10.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("drop_at")
+    @classmethod
+    def _drops_on_the_way(cls, drop_at: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < share < 1 for share in drop_at):
+            raise ValueError("fractions of the iterations must be > 0 and < 1")
+        return drop_at
 
     def lr_at(self, iteration: int, num_iterations: int, arm: Arm) -> float:
         """Return the learning rate of ``iteration`` (counted from 1)."""

@@ -85,3 +85,39 @@ def test_release_reads_three_slices_at_stride_8_and_its_relatives_say_what_they_
     assert changed(release, preset("single", tmp_path)) == {"input.slices"}
     quick = changed(release, preset("quick", tmp_path))
     assert quick == {"iterations", "workers", "precision"}
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("detector", "anchor_sizes_px", ()),
+        ("detector", "anchor_sizes_px", (16, 0)),
+        ("detector", "anchor_sizes_px", (-16,)),
+        ("detector", "anchor_sizes_px", (10**9,)),
+        ("detector", "test_top_n", (0, 0)),
+        ("detector", "test_top_n", (6000, 0)),
+        ("detector", "train_top_n", (-1, 2000)),
+        ("detector", "train_top_n", (2**70, 2000)),
+        ("detector", "max_detections", 2**70),
+        ("detector", "fc_dim", 10**12),
+        ("detector", "rpn_batch", 2**40),
+        ("detector", "roi_batch", 2**40),
+        ("input", "interval_mm", 1e308),
+        ("input", "interval_mm", 5e-324),
+        ("input", "pixel_mm", 5e-324),
+        ("input", "max_px", 10**9),
+        ("optimiser", "lr", float("inf")),
+        ("optimiser", "weight_decay", float("inf")),
+        ("optimiser", "max_grad_norm", float("inf")),
+        ("optimiser", "drop_at", (0.5, 1.5)),
+        ("optimiser", "drop_at", (float("nan"),)),
+    ],
+)
+def test_N67_settings_that_no_detector_can_have_are_refused(
+    section: str, field: str, value: object
+) -> None:
+    """No anchors, anchors without a size, no proposals, counts and lengths beyond reason: refused
+    by the name of the field before anything is read."""
+    with pytest.raises(ValidationError) as refusal:
+        DetConfig.model_validate({"coco": Path("coco"), section: {field: value}})
+    assert refusal.value.errors()[0]["loc"][:2] == (section, field)
