@@ -220,6 +220,9 @@ def _header(file: StoredFile, dataset: Any, source: BinaryIO, syntax: str) -> Di
     high = _whole(top.get("HighBit"))
     if stored is not None and high is not None and high + 1 != stored:
         fault = fault or ("E-HEADER", f"HighBit {high} does not belong to BitsStored {stored}")
+    num_groups = len(top.get("PerFrameFunctionalGroupsSequence") or ())
+    if num_groups not in (0, num_frames):
+        fault = fault or ("E-HEADER", f"describes {num_groups} frames and holds {num_frames}")
     plain = plain_pixels(syntax, begins_at, bits, stored, sign)
     return DicomHeader(
         path=file.path,
@@ -285,6 +288,18 @@ def _frame(path: Path, top: Elements, index: int) -> DicomFrame:
     )
 
 
+_OF_A_FRAME = (
+    "PlanePositionSequence", "PlanePositionVolumeSequence", "PlaneOrientationSequence",
+    "PlaneOrientationVolumeSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence",
+    "FrameTypeSequence", "FrameContentSequence", "TemporalPositionSequence",
+    "CardiacSynchronizationSequence", "ConvertedAttributesSequence",
+)  # fmt: skip
+"""How the functional groups are called in which a frame's place, pixels and moment stand.
+
+Others (referenced images, the position of the table) may hold elements of the same names.
+"""
+
+
 def _layers(top: Elements, index: int) -> list[Any]:
     """Return the data sets that speak for a frame, the nearest first.
 
@@ -294,5 +309,10 @@ def _layers(top: Elements, index: int) -> list[Any]:
     own = top.get("PerFrameFunctionalGroupsSequence") or []
     shared = top.get("SharedFunctionalGroupsSequence") or []
     items = [*own[index : index + 1], *shared[:1]]
-    groups = [e.value[0] for item in items for e in item if e.VR == "SQ" and e.value]
+    groups = [
+        e.value[0]
+        for item in items
+        for e in item
+        if e.VR == "SQ" and e.value and e.keyword.endswith(_OF_A_FRAME)
+    ]
     return [*groups, top]

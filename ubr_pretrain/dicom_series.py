@@ -130,6 +130,10 @@ def _without_repeats(ordered: Sequence[CtSlice], path: Path) -> tuple[list[CtSli
     for n in range(1, len(ordered)):
         if along_mm[n] - along_mm[kept[-1]] >= SAME_PLACE_MM:
             kept.append(n)
+        elif (off_mm := _apart_mm(ordered[n], ordered[kept[-1]])) > max(ordered[n].pixel_mm):
+            one = ordered[kept[-1]].path.name
+            cause = f"and {one} lie at one height, but {off_mm:.1f} mm apart"
+            raise VolumeRefused("E-GEOM", ordered[n].path, cause)
         elif np.array_equal(_pixels(ordered[n]), _pixels(ordered[kept[-1]])):
             dropped += 1
         else:
@@ -150,6 +154,10 @@ def _without_repeats(ordered: Sequence[CtSlice], path: Path) -> tuple[list[CtSli
         )
     notes = [f"{dropped} repeated slices dropped"] if dropped else []
     return [ordered[n] for n in kept], notes
+
+
+def _apart_mm(one: CtSlice, other: CtSlice) -> float:
+    return float(np.linalg.norm(one.position_mm - other.position_mm))
 
 
 def _grid(ordered: Sequence[CtSlice], rules: ReadingRules, path: Path) -> StoredGrid:

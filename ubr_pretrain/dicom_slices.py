@@ -79,7 +79,8 @@ def ct_slices(headers: Sequence[DicomHeader], path: Path) -> tuple[list[CtSlice]
 
     Raises:
         VolumeRefused: E-MODALITY, E-LOCALIZER, E-NOPIXELS, E-TRUNC, E-RGB, E-MONO1, E-CODEC,
-            E-SIZE-LIMIT, E-NOHU, E-RESCALE, E-GEOM, E-SPACING, E-SIZE, E-ORIENT, E-HEADER.
+            E-SIZE-LIMIT, E-NOHU, E-RESCALE, E-GEOM, E-SPACING, E-SIZE, E-ORIENT, E-HEADER,
+            E-PATIENT.
     """
     for header in headers:
         if header.modality != "CT":
@@ -171,6 +172,9 @@ def _vector(
 
 def _check_alike(slices: Sequence[CtSlice]) -> None:
     """Name the first file that departs from what most slices of the series agree on."""
+    patients = {s.path: s.header.patient_id for s in slices if s.header.patient_id}
+    if patients and (odd := _odd_one_out(patients)):
+        raise VolumeRefused("E-PATIENT", odd[0], "names another patient than its series")
     sizes = {s.path: (s.header.rows, s.header.columns) for s in slices}
     if odd := _odd_one_out(sizes):
         raise VolumeRefused("E-SIZE", odd[0], f"rows, columns {odd[1]}, its series has {odd[2]}")

@@ -49,6 +49,32 @@ def test_V17_two_patients_in_a_folder_are_two_subjects_and_noted(tmp_path: Path,
     assert "its folder holds 2 patients" in one.read().notes
 
 
+def test_N59_a_series_of_two_patients_is_refused(tmp_path: Path, hu) -> None:
+    """E-PATIENT with the file, and no number of a patient; slices that name none are no other's."""
+    others = {n: put(PatientID="MRN-0815") for n in (1, 3)}
+    line = refused(
+        write_series(tmp_path / "two", hu, SPACING, PatientID="MRN-0816", change=others),
+        "E-PATIENT",
+        "names another patient than its series",
+    )
+    assert "MRN" not in str(line)
+    nobody = {n: put(PatientID="") for n in (1, 3)}
+    folder = write_series(tmp_path / "one", hu, SPACING, PatientID="MRN-0816", change=nobody)
+    np.testing.assert_array_equal(read_volume(folder).hu, hu)
+
+
+def test_N59_equal_slices_at_one_height_and_two_places_are_no_copies(tmp_path: Path, hu) -> None:
+    """E-GEOM with both files and how far they lie apart: the second was dropped as a repeat."""
+    write_series(tmp_path, hu, SPACING)
+    write_series(
+        tmp_path, hu, SPACING, names=[f"b{n}.dcm" for n in range(7)],
+        change=lambda ds: setattr(
+            ds, "ImagePositionPatient", [140, *ds.ImagePositionPatient[1:]]
+        ),
+    )  # fmt: skip
+    refused(tmp_path, "E-GEOM", "lie at one height, but 150.0 mm apart")
+
+
 def test_V18_a_localizer_in_the_series_is_dropped_and_noted(tmp_path: Path, hu) -> None:
     """Left out by its ImageType, with a note that counts them."""
     scout = put(

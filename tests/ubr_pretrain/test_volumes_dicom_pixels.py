@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmwrite
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     MPEG2MPML,
@@ -210,6 +210,26 @@ def test_V46_an_enhanced_ct_uses_its_functional_groups(tmp_path: Path, hu) -> No
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.hu, hu)
     assert volume.spacing_mm_zyx == SPACING
+
+
+def test_N92_only_its_own_groups_speak_for_a_frame(tmp_path: Path, hu) -> None:
+    """A rescale of the table's position, or the place of a referenced image, is not the frame's;
+    E-HEADER where more or fewer frames are described than held."""
+    ds = enhanced_dataset(hu, SPACING)
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        table, image = Dataset(), Dataset()
+        table.RescaleSlope, table.RescaleIntercept = 3, 0
+        image.ImagePositionPatient, image.PixelSpacing = [0.0, 0.0, 0.0], [9.0, 9.0]
+        frame.ReferencedImageSequence, frame.CTPositionSequence = [image], [table]
+    volume = read_volume(save(ds, tmp_path / "enhanced.dcm"))
+    np.testing.assert_array_equal(volume.hu, hu)
+    np.testing.assert_allclose(volume.spacing_mm_zyx, SPACING)
+
+    described = list(ds.PerFrameFunctionalGroupsSequence)
+    for frames in (described[:-1], [*described, described[0]]):
+        ds.PerFrameFunctionalGroupsSequence = frames
+        words = f"describes {len(frames)} frames and holds {len(hu)}"
+        refused(save(ds, tmp_path / "enhanced.dcm"), "E-HEADER", words)
 
 
 def test_V46_an_enhanced_ct_without_a_rescale_is_not_hu(tmp_path: Path, hu) -> None:
