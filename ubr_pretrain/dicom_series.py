@@ -131,8 +131,8 @@ def _without_repeats(ordered: Sequence[CtSlice], path: Path) -> tuple[list[CtSli
         if along_mm[n] - along_mm[kept[-1]] >= SAME_PLACE_MM:
             kept.append(n)
         elif (off_mm := _apart_mm(ordered[n], ordered[kept[-1]])) > max(ordered[n].pixel_mm):
-            one = ordered[kept[-1]].path.name
-            cause = f"and {one} lie at one height, but {off_mm:.1f} mm apart"
+            first = ordered[kept[-1]].path.name
+            cause = f"and {first} lie at one height, but {off_mm:.1f} mm apart"
             raise VolumeRefused("E-GEOM", ordered[n].path, cause)
         elif np.array_equal(_pixels(ordered[n]), _pixels(ordered[kept[-1]])):
             dropped += 1

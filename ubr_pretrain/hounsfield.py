@@ -25,6 +25,11 @@ SOFT_TISSUE_HU = (-200, 300)
 MIN_SOFT_TISSUE_SHARE = 0.01
 """A hand in a large field of view has 2 %, a body with HU shifted by -1024 less than 1 %."""
 
+NO_RIM_HU = (-600, -350)
+BONE_HU = 400
+"""Slices end in air, or where they were cropped in lung, fat or muscle: not in that range, and not
+beyond. A scan shifted by 500 does; of an inverted one, air is what is brightest."""
+
 
 def raw_to_hu(
     raw: NDArray[Any], slope: float, intercept: float, path: Path
@@ -139,7 +144,20 @@ def looks_like_hu(volume: Volume) -> str | None:
             f"{100 * share:.2g} % of the voxels lie in {SOFT_TISSUE_HU[0]}..{SOFT_TISSUE_HU[1]}, "
             "so there is no soft tissue: shifted or scaled?"
         )
+    rim_hu = _rim_hu(volume.hu)
+    if rim_hu > BONE_HU or NO_RIM_HU[0] < rim_hu < NO_RIM_HU[1]:
+        return f"slices end at {rim_hu:.0f} HU, which is no air and no tissue: shifted or inverted?"
     return None
+
+
+def _rim_hu(hu: NDArray[np.int16]) -> float:
+    """Return the median on the four sides of the slices in the middle half of a scan.
+
+    That is air, or what a crop ends in: 145 scans and key slices lie in -1024..-928.
+    """
+    middle = hu[len(hu) // 4 : -(len(hu) // 4) or None]
+    sides = (middle[:, 0], middle[:, -1], middle[:, :, 0], middle[:, :, -1])
+    return float(np.median(np.concatenate([side.ravel() for side in sides])))
 
 
 def _soft_share(hu: NDArray[np.int16]) -> float:

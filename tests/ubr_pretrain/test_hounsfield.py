@@ -9,6 +9,7 @@ import pytest
 
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.hounsfield import looks_like_hu, raw_to_hu
+from ubr_pretrain.phantom import render, sample_scan, sample_subject
 
 PATH = Path("some/scan.nii")
 EDGES = (-40000, -32769, -32768, -1025, -1024, -1, 0, 1, 127, 255, 32767, 32768, 70000)
@@ -130,3 +131,25 @@ def test_a_little_soft_tissue_in_every_slice_adds_up_and_every_other_row_is_look
         hu[unseen] = 40
         hu[:, ::2, ::2] = -1000
         assert "0 % of the voxels" in looks_like_hu(Volume(hu, (5.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("change", "doubted"),
+    [
+        (lambda hu: hu, False),
+        (lambda hu: hu + 500, True),
+        (lambda hu: -hu, True),
+        (lambda hu: np.where(hu < -900, -3000, hu), False),  # padding
+        (lambda hu: hu[:, 40:56, 40:56], False),  # cropped within the body
+    ],
+)
+def test_N93_slices_that_end_in_neither_air_nor_tissue_are_doubted(change, doubted) -> None:
+    """HU shifted by 500, or inverted: a note when scored, E-NOHU when trained on. A margin cut to
+    air, or a crop within the body, is not."""
+    rng = np.random.default_rng(0)
+    subject = sample_subject(rng)
+    drawn = sample_scan(subject, rng, region="abdomen", max_slices=12)
+    hu = render(subject, drawn, 96).volume.hu
+    changed, _ = raw_to_hu(change(hu.astype(np.int32)), 1, 0, Path("x.nii"))
+    doubt = looks_like_hu(Volume(changed, (5.0, 1.0, 1.0)))
+    assert ("no air and no tissue" in (doubt or "")) is doubted, doubt
