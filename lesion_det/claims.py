@@ -98,6 +98,8 @@ def _verdict(pair: PairDifference) -> tuple[Verdict, str]:
     numbers = f"p = {pair.p:.2g}, Holm-corrected {pair.p_holm:.2g}, {counted}"
     if pair.low is not None and pair.high is not None:
         numbers = f"95 % interval {100 * pair.low:+.1f} to {100 * pair.high:+.1f}, {numbers}"
+    else:
+        numbers = f"{pair.note}, {numbers}"
     if len(pair.seeds) < MIN_SEEDS:
         return "not resolved", f"{numbers}; a verdict needs {MIN_SEEDS}"
     if pair.p_holm >= ALPHA:

@@ -22,7 +22,8 @@ also holds what patients and seeds do together. Interval and p are one statement
 
 with 95 % interval d +- half_width(0.05), and p the alpha at which the interval touches 0. Where
 both sources are normal, equal arms are told apart at most as often as alpha says, whatever their
-shares.
+shares. Where patients and seeds all fared alike there is no spread to resample: the recall of none
+or of all has the exact binomial interval over patients, and anything else has none, nor a verdict.
 
 Deviation: seeds are not resampled. Percentiles of a bootstrap that draws 3 seeds out of 3 see
 neither the lost degree of freedom nor the tails of t: where the recall of trainings has a standard
@@ -41,6 +42,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -56,6 +58,11 @@ NUM_SAMPLES = 9999
 ALPHA = 0.05
 SMALLEST_P = 2 / (NUM_SAMPLES + 1)
 """Nothing is known about the tails beyond what the bootstrap has seen."""
+
+ROUNDING = 1e-12
+"""Sums of equal terms in another order may miss 0 by this much."""
+
+NO_SPREAD = "interval undefined: no spread over patients and seeds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,15 +81,15 @@ class ArmHits:
 
 
 class Interval(Config):
-    """An estimate with its bootstrap interval.
+    """An estimate with its bootstrap interval, or the exact one of ``exact_interval``.
 
     Attributes:
         value: the estimate over all seeds and lesions; None where there are no lesions.
         low: lower end of the 95 % interval; None where it is undefined.
         high: upper end.
         note: why the interval is undefined, or what it leaves out.
-        seed_error: standard error from the draw of the seeds; None with one seed.
-        patient_error: standard error from the draw of the patients.
+        seed_error: standard error from the draw of the seeds; None with one seed, or no spread.
+        patient_error: standard error from the draw of the patients; None where there is no spread.
     """
 
     value: float | None
@@ -166,7 +173,25 @@ def pooled_recall(arm: ArmHits, rng: np.random.Generator) -> Interval:
 def recall_interval(arm: ArmHits, draws: PatientDraws) -> Interval:
     """Return the recall over all seeds of an arm with its interval, which 0 and 1 bound."""
     interval, _ = _estimate(arm.hits.astype(np.float64), draws)
+    if interval.note == NO_SPREAD and interval.value in (0.0, 1.0):
+        return exact_interval(all_found=interval.value == 1.0, num_patients=draws.times.shape[1])
     return _bounded(interval, 0.0, 1.0)
+
+
+def exact_interval(*, all_found: bool, num_patients: int) -> Interval:
+    """Return the recall of none, or of all, with the 95 % interval of n of n patients.
+
+    It ends where n of n still fare alike as often as (1 - reach)^n = ALPHA / 2.
+
+    Reference:
+        Clopper & Pearson, Biometrika 1934. A patient is one trial: lesions and seeds of one patient
+        are not independent.
+    """
+    reach = 1 - (ALPHA / 2) ** (1 / num_patients)
+    note = f"exact binomial interval: all {num_patients} patients fared alike"
+    if all_found:
+        return Interval(value=1.0, low=1 - reach, high=1.0, note=note)
+    return Interval(value=0.0, low=0.0, high=reach, note=note)
 
 
 def _bounded(interval: Interval, lowest: float, highest: float) -> Interval:
@@ -268,6 +293,11 @@ def _estimate(
         seed_error, common = 0.0, covariance[0, 0]
     patient_error = float(max(common, 0.0)) ** 0.5
 
+    if math.hypot(seed_error, patient_error) < ROUNDING:
+        # A difference of 0 is never told from 0; of any other nothing says how sure it is.
+        undefined = Interval(value=value, low=None, high=None, note=NO_SPREAD)
+        return undefined, 1.0 if abs(value) < ROUNDING else None
+
     def reach(alpha: float) -> float:
         return half_width(alpha, seed_error, num_seeds, patient_error, num_patients)
 
@@ -279,7 +309,7 @@ def _estimate(
         seed_error=seed_error if num_seeds > 1 else None,
         patient_error=patient_error,
     )
-    if abs(value) < 1e-12:  # sums of equal terms in another order may miss 0 by rounding
+    if abs(value) < ROUNDING:
         return interval, 1.0
     if reach(SMALLEST_P) <= abs(value):
         return interval, SMALLEST_P

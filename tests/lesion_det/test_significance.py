@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t, ttest_1samp, ttest_rel
+from scipy.stats import binomtest, t, ttest_1samp, ttest_rel
 
 from lesion_det.claims import judge_claims
-from lesion_det.power import Assumptions
+from lesion_det.power import Assumptions, measured_power
 from lesion_det.significance import (
     ALPHA,
+    NO_SPREAD,
     SMALLEST_P,
     ArmHits,
     PairDifference,
@@ -101,6 +102,9 @@ def test_interval_touches_0_at_the_level_p_and_excludes_it_where_p_is_below_alph
     a, b = (arm(draw.random((num_seeds, 40)) < r, patients) for r in rate)
     draws = draw_patients(a.patient_index, draw, num_samples=200)
     ours = pair_difference("a", a, "b", b, draws)
+    if ours.low is None:
+        assert (ours.note, ours.p) == (NO_SPREAD, 1.0 if ours.value == 0 else None)
+        return
     assert (ours.p < ALPHA) == (ours.low > 0 or ours.high < 0)
     if SMALLEST_P < ours.p < 1:
         args = (ours.seed_error, num_seeds, ours.patient_error, len(set(patients.tolist())))
@@ -153,16 +157,58 @@ def test_swapped_arms_give_the_mirrored_interval() -> None:
 
 
 def test_E09_arm_against_itself_has_no_nan() -> None:
-    """An arm against itself: difference 0, p 1, no NaN."""
+    """An arm against itself: difference 0, p 1, no NaN, and no interval of no width."""
     same = arm(np.random.default_rng(0).random((3, 40)) < 0.5)
     result = compare(same, same)
-    assert (result.value, result.low, result.high, result.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (result.value, result.low, result.high, result.p) == (0.0, None, None, 1.0)
+    assert result.note == NO_SPREAD
 
 
-def test_E09_recall_of_one_everywhere_has_a_width_of_zero() -> None:
-    """A recall of 1 in every resample has an interval of width 0."""
-    result = pooled_recall(arm(np.ones((2, 20))), np.random.default_rng(0))
-    assert (result.value, result.low, result.high) == (1.0, 1.0, 1.0)
+@pytest.mark.parametrize("num_patients", [2, 3, 13, 700])
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize("found", [0, 1])
+def test_E09_N68_recall_of_none_or_of_all_has_the_exact_interval_over_patients(
+    found: int, num_seeds: int, num_patients: int
+) -> None:
+    """A recall of 0, or of 1, in every resample says nothing of its own error: reported is the
+    exact binomial interval of that many patients, whatever the seeds and lesions of each."""
+    patients = np.repeat(np.arange(num_patients), 2)
+    hits = np.full((num_seeds, len(patients)), found)
+    ours = pooled_recall(arm(hits, patients), np.random.default_rng(0))
+    oracle = binomtest(found * num_patients, num_patients).proportion_ci(1 - ALPHA, method="exact")
+    assert ours.value == found
+    assert (ours.low, ours.high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+    assert ours.note.startswith("exact binomial interval")
+
+
+def test_N68_equal_recall_between_none_and_all_has_no_interval() -> None:
+    """Patients of whom each has half of its lesions found resample to the very same recall: no
+    interval, and a note."""
+    result = pooled_recall(arm([1, 0] * 9, np.repeat(np.arange(9), 2)), np.random.default_rng(0))
+    assert (result.value, result.low, result.high, result.note) == (0.5, None, None, NO_SPREAD)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_N68_a_difference_without_spread_is_no_verdict(num_seeds: int) -> None:
+    """An arm that finds all against one that finds none, in every patient and seed: nothing says
+    how sure the difference is, so it has neither interval nor p, and the claim is not resolved."""
+    every, none = arm(np.ones((num_seeds, 8))), arm(np.zeros((num_seeds, 8)))
+    pair = pair_difference(
+        "ubr", every, "random", none, draw_patients(every.patient_index, np.random.default_rng(0))
+    )
+    assert (pair.value, pair.low, pair.high, pair.p) == (1.0, None, None, None)
+    [verdict] = judge_claims(correct([pair]))
+    assert (verdict.verdict, verdict.reason) == ("not resolved", NO_SPREAD)
+    assert measured_power([pair], 8, ALPHA) == []
+
+
+def test_N68_equal_arms_without_spread_say_why_there_is_no_interval() -> None:
+    """Arms that answer alike in every patient and seed: not resolved, with p 1 and the reason."""
+    same = arm(np.ones((3, 8)))
+    draws = draw_patients(same.patient_index, np.random.default_rng(0))
+    [verdict] = judge_claims(correct([pair_difference("ubr", same, "random", same, draws)]))
+    assert verdict.verdict == "not resolved"
+    assert verdict.reason.startswith(f"{NO_SPREAD}, p = 1")
 
 
 def test_E06_one_patient_leaves_the_interval_undefined() -> None:
@@ -206,7 +252,8 @@ def test_equal_arms_differ_in_at_most_one_of_twenty_comparisons(
     found, rounds = 0, 300
     for _ in range(rounds):
         a, b = simulate_arms(num_seeds, cohort, assumptions, rng)
-        found += pair_difference("a", a, "b", b, draws).p < ALPHA
+        p = pair_difference("a", a, "b", b, draws).p
+        found += p is not None and p < ALPHA
     assert found <= ALPHA * rounds + 3 * math.sqrt(ALPHA * rounds)  # three standard errors
     if seed_sd > 0:
         assert found >= 3  # no more cautious than needed where trainings differ by luck
