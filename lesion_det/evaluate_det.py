@@ -88,7 +88,12 @@ def evaluate_predictions(
             ``strict``.
     """
     from lesion_det.ground_truth import read_ground_truth
-    from lesion_det.predictions import is_coco_results, read_coco_results, read_predictions
+    from lesion_det.predictions import (
+        PredictionsRefused,
+        is_coco_results,
+        read_coco_results,
+        read_predictions,
+    )
 
     ground_truth = read_ground_truth(coco)
     if is_coco_results(predictions):
@@ -100,7 +105,10 @@ def evaluate_predictions(
         )
     else:
         answers = read_predictions(predictions)
-    return _measure_and_write(ground_truth, answers, out, strict)
+    try:
+        return _measure_and_write(ground_truth, answers, out, strict)
+    except PredictionsRefused as error:
+        raise PredictionsRefused(f"{predictions} on {coco}: {error}") from error
 
 
 def evaluate_checkpoint(

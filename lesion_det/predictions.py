@@ -10,7 +10,7 @@ Shapes:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on
 
+from converters.distinct_keys import require_distinct_keys
 from lesion_det.coco_entries import LESION_CATEGORY
 from lesion_det.garbage import garbage_left
 from lesion_det.ground_truth import GroundTruth
@@ -28,6 +29,10 @@ from ubr_pretrain.config import first_problem
 
 FORMAT = 1
 """Version of ``predictions.json``."""
+
+MAX_REACH_PX = 2.0**20
+"""How far from the corner of its image a box may lie: a detector that misses it by that is broken,
+and squares of larger numbers overflow."""
 
 
 class PredictionsRefused(ValueError):  # noqa: N818
@@ -45,7 +50,7 @@ class Predictions:
 
     Raises:
         PredictionsRefused: shapes that do not fit, NaN, infinity, or a box with x2 < x1 or
-            y2 < y1; image id and index are named.
+            y2 < y1, or beyond ``MAX_REACH_PX``; image id and index are named.
     """
 
     ground_truth_sha256: str
@@ -100,15 +105,19 @@ def read_predictions(path: Path) -> Predictions:
     """Read what ``write_predictions`` wrote.
 
     Raises:
-        PredictionsRefused: no file; not such a JSON; an image listed twice; bad numbers.
+        PredictionsRefused: no file; not such a JSON; an image or a key listed twice; bad numbers.
     """
     if not path.is_file():
         raise PredictionsRefused(f"{path}: no such file")
     require_at_most(path, MAX_COCO_BYTES)
     try:
-        file = _File.model_validate_json(path.read_bytes(), strict=True)
+        data = path.read_bytes()
+        file = _File.model_validate_json(data, strict=True)
+        require_distinct_keys(data)
     except ValidationError as error:
         raise PredictionsRefused(f"{path}: {first_problem(error)}") from error
+    except ValueError as error:
+        raise PredictionsRefused(f"{path}: {error}") from error
     if file.format != FORMAT:
         raise PredictionsRefused(f"{path}: format {file.format}, expected {FORMAT}")
     boxes_xyxy: dict[int, NDArray[np.float64]] = {}
@@ -129,7 +138,10 @@ def is_coco_results(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(64).lstrip().startswith(b"[")
+        while blanks := file.read(4096):
+            if begun := blanks.lstrip(b" \t\r\n"):
+                return begun.startswith(b"[")
+    return False
 
 
 @garbage_left()
@@ -151,6 +163,8 @@ def read_coco_results(path: Path, ground_truth: GroundTruth) -> Predictions:
         results = _RESULTS.validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         raise PredictionsRefused(f"{path}: {first_problem(error)}") from error
+    if problem := _box_problem(results):
+        raise PredictionsRefused(f"{path}: {problem}")
     of_image: dict[int, list[_Result]] = {image.id: [] for image in ground_truth.images}
     for place, result in enumerate(results):
         if result["category_id"] != LESION_CATEGORY:
@@ -233,6 +247,19 @@ class _Result(TypedDict):
 _RESULTS = TypeAdapter(list[_Result])
 
 
+def _box_problem(results: Sequence[_Result]) -> str:
+    """Return which box of a list is none, as the list has it, "" where all are boxes."""
+    xywh = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
+    possible = (np.abs(xywh) <= MAX_REACH_PX / 2).all(axis=1) & (xywh[:, 2:] >= 0).all(axis=1)
+    if possible.all():
+        return ""
+    place = int(np.argmin(possible))
+    return (
+        f"result {place}, of image {results[place]['image_id']}: bbox {xywh[place].tolist()} is "
+        f"not x, y, width >= 0, height >= 0 within {MAX_REACH_PX / 2:.0f} px"
+    )
+
+
 def _ranked(
     image_id: int, boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -248,12 +275,13 @@ def _ranked(
     if not finite.all():
         index = int(np.argmin(finite))
         raise PredictionsRefused(f"image {image_id}, detection {index}: score {values[index]}")
-    possible = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    within = (np.abs(boxes) <= MAX_REACH_PX).all(axis=1)  # never of NaN
+    possible = within & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
     if not possible.all():
         index = int(np.argmin(possible))
         raise PredictionsRefused(
-            f"image {image_id}, detection {index}: box {boxes[index].tolist()} is not finite "
-            "x1 <= x2, y1 <= y2"
+            f"image {image_id}, detection {index}: box {boxes[index].tolist()} is not "
+            f"x1 <= x2, y1 <= y2 within {MAX_REACH_PX:.0f} px"
         )
     # lexsort sorts by its last key first.
     order = np.lexsort((boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], -values))

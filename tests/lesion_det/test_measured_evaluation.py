@@ -88,8 +88,8 @@ def test_M12_E01_annotation_numbers_that_change_the_ap_are_refused(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"bbox": [float("nan"), 300.0, 9.0, 9.0]}, r"image 1, detection \d: box"),
-        ({"bbox": [300.0, 300.0, -9.0, 9.0]}, r"image 1, detection \d: box"),
+        ({"bbox": [float("nan"), 300.0, 9.0, 9.0]}, r"result 5, of image 1: bbox"),
+        ({"bbox": [300.0, 300.0, -9.0, 9.0]}, r"result 5, of image 1: bbox"),
         ({"score": float("nan")}, r"image 1, detection \d: score nan"),
         ({"score": float("inf")}, r"image 1, detection \d: score inf"),
         ({"category_id": 7}, "result 5 is of category 7, expected 1"),

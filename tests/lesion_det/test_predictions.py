@@ -1,6 +1,7 @@
 """Predictions are ranked, finite, and tied to one ground truth."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesion_det.evaluate_det import main as evaluate_det
 from lesion_det.predictions import (
     Predictions,
     PredictionsRefused,
@@ -17,7 +19,7 @@ from lesion_det.predictions import (
     read_predictions,
     write_predictions,
 )
-from tests.lesion_det.toy_split import toy_ground_truth, toy_predictions, write_text
+from tests.lesion_det.toy_split import toy_coco, toy_ground_truth, toy_predictions, write_text
 
 finite = st.floats(-1e6, 1e6)
 
@@ -163,7 +165,10 @@ def test_our_file_and_a_missing_one_are_no_coco_results(tmp_path: Path) -> None:
     [
         ([result(), result(category_id=0)], "result 1 is of category 0, expected 1"),
         ([result(), result(image_id=9)], r"result 1 is of image 9, which toy\.json lacks"),
-        ([result(), result(bbox=[1, 2, -3, 4])], "image 1, detection 1: box"),
+        (
+            [result(), result(bbox=[1, 2, -3, 4])],
+            r"result 1, of image 1: bbox \[1\.0, 2\.0, -3\.0, 4",
+        ),
         ([result(score=float("nan"))], "image 1, detection 0: score nan"),
         ([result(score="0.5")], r"0\.score: Input should be a valid number"),
         ([result(bbox=[1, 2, 3])], r"0\.bbox\.3: Field required"),
@@ -176,3 +181,51 @@ def test_coco_results_that_would_falsify_a_metric_are_refused(
     path = write_text(tmp_path / "results.json", json.dumps(listed))
     with pytest.raises(PredictionsRefused, match=rf"results\.json: .*{complaint}"):
         read_coco_results(path, toy_ground_truth([[]]))
+
+
+@pytest.mark.parametrize(
+    "bbox", [[0, 0, 1e300, 1e300], [1e308, 0, 1e308, 1], [-1e9, 0, 1, 1], [5, 5, 1, 1e999]]
+)
+def test_N69_boxes_beyond_reason_are_refused_as_the_file_has_them(
+    tmp_path: Path, bbox: list[float]
+) -> None:
+    """A box of numbers whose squares overflow: one line with the entry and the very numbers of the
+    file, before anything is computed from them, in either form of detections."""
+    listed = json.dumps([result(), result(bbox=bbox)])
+    words = re.escape(str([float(value) for value in bbox]))
+    with pytest.raises(PredictionsRefused, match=rf"result 1, of image 1: bbox {words} is not x, "):
+        read_coco_results(write_text(tmp_path / "r.json", listed), toy_ground_truth([[]]))
+    with pytest.raises(PredictionsRefused, match=rf"image 1, detection 0: box {words} is not x1"):
+        toy_predictions([[(0.5, bbox)]])
+
+
+@pytest.mark.parametrize("blanks", [0, 64, 65, 4096, 10_000])
+@pytest.mark.parametrize(("text", "is_list"), [("[]", True), ('{"format": 1}', False), ("", False)])
+def test_N69_a_list_is_told_by_its_first_sign_however_far_it_is(
+    tmp_path: Path, blanks: int, text: str, is_list: bool
+) -> None:
+    """Blanks before a list of results, however many, do not make it another file."""
+    path = write_text(tmp_path / "results.json", " \n" * (blanks // 2) + " " * (blanks % 2) + text)
+    assert is_coco_results(path) == is_list
+
+
+def test_N69_a_key_given_twice_in_predictions_is_refused(tmp_path: Path) -> None:
+    """Predictions whose list of images is given twice are refused by the name of the key."""
+    text = '{"format": 1, "ground_truth_sha256": "", "images": [], "images": []}'
+    with pytest.raises(PredictionsRefused, match=r"p\.json: key 'images' occurs more than once"):
+        read_predictions(write_text(tmp_path / "p.json", text))
+
+
+def test_N69_answers_to_another_file_name_both_files(tmp_path: Path, capsys) -> None:
+    """Detections that answer another ground truth: both paths in the one line."""
+    truth = write_text(tmp_path / "val.json", json.dumps(toy_coco(1)))
+    answers = tmp_path / "predictions.json"
+    write_predictions(answers, toy_predictions([[]]))
+    with pytest.raises(SystemExit) as ended:
+        evaluate_det(
+            ["--predictions", str(answers), "--coco", str(truth), "--out", str(tmp_path / "out")]
+        )
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(f"evaluate_det.py: error: {answers} on {truth}: the predictions answer")
+    assert said.count("\n") == 1
