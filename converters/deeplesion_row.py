@@ -52,6 +52,10 @@ Deviation: not 1 px. Three official boxes of val and test leave their image, by 
 """
 
 MAX_SPACING_MM = 50.0
+SQUARE_WITHIN = 1e-3
+"""Relative: CT pixels are square, and the table prints six digits; unequal ones are other axes."""
+
+OLDEST_YEARS = 125
 MAX_SIDE_PX = 4096
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e-\d+)?", re.ASCII | re.IGNORECASE)
@@ -79,11 +83,12 @@ def row_to_lesion(
     Raises:
         RowRefused: a cell cannot be read, breaks its rule, or contradicts another.
     """
-    key_slice = _key_slice(cells)
+    age, notices = _age(cells)
+    key_slice = _key_slice(cells, age)
     drawn = tuple(
         round(value - 1, DECIMALS) for value in _numbers(cells, "Measurement_coordinates", 8)
     )
-    box, notices = _box(cells, key_slice, drawn, max_outside_px)
+    box, of_box = _box(cells, key_slice, drawn, max_outside_px)
     long_px, short_px = _numbers(cells, "Lesion_diameters_Pixel_", 2)
     if min(long_px, short_px) < 0:
         raise _refusal(cells, "Lesion_diameters_Pixel_", "a diameter is not negative")
@@ -98,7 +103,7 @@ def row_to_lesion(
         possibly_noisy=_choice(cells, "Possibly_noisy", ["0", "1"]) == "1",
         line=line,
     )
-    return lesion, notices
+    return lesion, [*notices, *of_box]
 
 
 def lesion_to_row(lesion: Lesion) -> tuple[str, ...]:
@@ -127,7 +132,7 @@ def lesion_to_row(lesion: Lesion) -> tuple[str, ...]:
     )
 
 
-def _key_slice(cells: Mapping[str, str]) -> KeySlice:
+def _key_slice(cells: Mapping[str, str], age: float | None) -> KeySlice:
     if cells["Train_Val_Test"] not in SPLITS:
         raise _refusal(cells, "Train_Val_Test", "must be 1, 2 or 3", "E-SPLIT")
     first, last = _whole_numbers(cells, "Slice_range", 2)
@@ -135,7 +140,8 @@ def _key_slice(cells: Mapping[str, str]) -> KeySlice:
     if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
         raise _refusal(cells, "Image_size", f"sides must be 1 to {MAX_SIDE_PX} px", "E-SIZE")
     lower, upper = _numbers(cells, "DICOM_windows", 2)
-    age = cells["Patient_age"]
+    if not lower < upper:
+        raise _refusal(cells, "DICOM_windows", "lower end, upper end: it must have a width")
     key_slice = KeySlice(
         split=SPLITS[cells["Train_Val_Test"]],
         patient_index=_whole_numbers(cells, "Patient_index", 1)[0],
@@ -148,7 +154,7 @@ def _key_slice(cells: Mapping[str, str]) -> KeySlice:
         width_px=width,
         window_hu=(lower, upper),
         patient_gender=cells["Patient_gender"],
-        patient_age=None if age.lower() in ("", "nan") else _numbers(cells, "Patient_age", 1)[0],
+        patient_age=age,
     )
     # Comparing with the name that the indices make finds a wrong index and a path out of the
     # image folder alike.
@@ -230,7 +236,21 @@ def _spacing_mm_zyx(cells: Mapping[str, str]) -> tuple[float, float, float]:
     if not all(0 < value <= MAX_SPACING_MM for value in (x, y, z)):
         rule = f"three numbers > 0 and <= {MAX_SPACING_MM:g} mm are needed"
         raise _refusal(cells, "Spacing_mm_px_", rule, "E-SPACING")
+    if not math.isclose(x, y, rel_tol=SQUARE_WITHIN):
+        rule = "the pixels are not square; it is x, y, z"
+        raise _refusal(cells, "Spacing_mm_px_", rule, "E-SPACING")
     return z, y, x
+
+
+def _age(cells: Mapping[str, str]) -> tuple[float | None, list[tuple[str, str]]]:
+    """Return the age in years, None where it is not known, and what is to be told of it."""
+    if cells["Patient_age"].lower() in ("", "nan"):
+        return None, []
+    age = _numbers(cells, "Patient_age", 1)[0]
+    if 0 <= age <= OLDEST_YEARS:
+        return age, []
+    rule = f"not 0 to {OLDEST_YEARS} years, taken as unknown"
+    return None, [("W-AGE", f"Patient_age {cells['Patient_age'][:80]!r}: {rule}")]
 
 
 def _joined(values: Iterable[float]) -> str:

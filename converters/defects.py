@@ -104,6 +104,7 @@ KINDS: Mapping[str, Kind] = {
     "W-DUPLICATE": Kind("row that repeats another, dropped", "nothing"),
     "W-LEAK": Kind("row of a patient in two splits", "split by patient"),
     "W-CLIPPED": Kind("box clipped to its image", "nothing"),
+    "W-AGE": Kind("age that nobody has, taken as unknown", "nothing"),
     "W-MEASURE": Kind("box unlike its measured points", "look at it"),
 }
 

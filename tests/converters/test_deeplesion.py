@@ -47,6 +47,34 @@ def test_a_sound_row_becomes_a_record_with_coordinates_from_zero(
     assert (key_slice.patient_gender, key_slice.patient_age) == ("F", 62.0)
 
 
+@pytest.mark.parametrize("window", ["275, -175", "40, 40", "0, -0"])
+def test_N67_a_window_without_a_width_is_refused(window: str, refusal_of) -> None:
+    """A row whose window runs backwards, or has no width, is refused: E-CELL."""
+    refused = refusal_of(DICOM_windows=window)
+    assert refused.code == "E-CELL"
+    assert refused.text == f"DICOM_windows {window!r}: lower end, upper end: it must have a width"
+
+
+@pytest.mark.parametrize("spacing", ["5, 0.75, 0.75", "0.75, 5, 0.75", "0.75, 0.76, 5"])
+def test_N67_pixels_that_are_not_square_are_refused(spacing: str, refusal_of) -> None:
+    """CT pixels are square: a row in which they are not has its axes in another order, and is
+    refused: E-SPACING."""
+    refused = refusal_of(Spacing_mm_px_=spacing)
+    assert (refused.code, "not square" in refused.text) == ("E-SPACING", True)
+
+
+@pytest.mark.parametrize("age", ["-5", "-0.5", "126", "999999999"])
+def test_N67_an_age_that_nobody_has_is_unknown_and_told(
+    age: str, make_row: MakeRow, write_table: WriteTable
+) -> None:
+    """An age below 0 or above 125 years is taken as unknown, counted and told with its value:
+    W-AGE. The row is kept."""
+    table = read_deeplesion(write_table([make_row(Patient_age=age), make_row(Patient_age="0")]))
+    assert [lesion.key_slice.patient_age for lesion in table.lesions] == [None, 0.0]
+    [told] = table.noticed
+    assert (told.code, told.line, repr(age) in told.text) == ("W-AGE", 2, True)
+
+
 @pytest.mark.parametrize("age", ["", "NaN", "nan"])
 def test_a_silent_age_is_no_age(age: str, make_row: MakeRow, write_table: WriteTable):
     (lesion,) = read_deeplesion(write_table([make_row(Patient_age=age)])).lesions
