@@ -98,7 +98,6 @@ def contradictions(coco: CocoFile) -> Iterator[str]:
     if sorted(category.id for category in coco.categories) != [LESION_CATEGORY]:
         ids = [category.id for category in coco.categories]
         yield f"categories {ids}, expected one, id {LESION_CATEGORY} (lesion)"
-    yield from _other_counts(coco)
     for image in coco.images:
         yield from _image_problems(image)
     sizes = {image.id: (image.width, image.height) for image in coco.images}
@@ -117,6 +116,7 @@ def contradictions(coco: CocoFile) -> Iterator[str]:
                 f"annotations {first} and {annotation.id} are one lesion: image "
                 f"{annotation.image_id}, bbox {list(annotation.bbox)}; {AUDIT}"
             )
+    yield from _other_counts(coco)
 
 
 def _repeated(what: str, values: Iterable[int]) -> Iterator[str]:
@@ -140,7 +140,10 @@ def _other_counts(coco: CocoFile) -> Iterator[str]:
     info = coco.info if isinstance(coco.info, dict) else {}
     for key, entries in (("num_images", coco.images), ("num_annotations", coco.annotations)):
         if info.get(key, len(entries)) != len(entries):
-            yield f"info.{key} is {shown(info[key])}, but {len(entries)} are listed"
+            yield (
+                f"info.{key} is {shown(info[key])}, but {len(entries)} are listed: not the whole "
+                "file, or changed; whoever meant that corrects the number"
+            )
 
 
 def _image_problems(image: CocoImage) -> Iterator[str]:
