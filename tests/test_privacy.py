@@ -19,7 +19,7 @@ from pydicom.dataset import FileDataset
 
 from converters.export_backbone import main as export_backbone
 from tests.ubr_pretrain.dicom_writer import save, slice_dataset, write_series
-from tests.ubr_pretrain.tiny_cohort import tiny_config
+from tests.ubr_pretrain.tiny_cohort import tiny_config, write_nifti
 from ubr_pretrain.crop_volumes import main as crop_volumes
 from ubr_pretrain.ct import AIR_HU, Volume, without_text
 from ubr_pretrain.gather_scores import main as gather_scores
@@ -180,8 +180,9 @@ def leaks(folder: Path, tokens: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def test_S01_no_output_of_any_command_names_a_patient(chain: Chain) -> None:
-    """No name, identifier, date, UID, folder or file name is in any byte of scores, pages,
-    pictures, crops, slice store, checkpoints, logs or exports; subjects are hashes."""
+    """Of a DICOM tree, no name, identifier, date, UID, folder or file name is in any byte of
+    scores, pages, pictures, crops, slice store, checkpoints, logs or exports; subjects are hashes.
+    A NIfTI, NRRD or MetaImage file gives its stem to its volume."""
     kinds = {file.suffix for file in chain.out.rglob("*") if file.is_file()}
     assert {".html", ".png", ".parquet", ".json", ".jsonl", ".csv", ".gz", ".npy", ".log", ".yaml",
             ".safetensors", ".md"} <= kinds  # fmt: skip
@@ -202,6 +203,17 @@ def test_S01_what_is_printed_names_no_patient_but_the_file_to_be_mended(chain: C
     naming = [line for line in chain.stderr.splitlines() if found_in(line.encode(), IN_PATHS)]
     assert naming
     assert all(line.startswith(("E-", "refused: E-")) for line in naming)
+
+
+def test_S01_a_file_that_is_a_volume_gives_it_its_name_and_no_folder(tmp_path: Path) -> None:
+    """The stem of a NIfTI file is the volume's name, whose labels are found by it; the folders above
+    are in no result."""
+    (tmp_path / FOLDER).mkdir()
+    write_nifti(body(0), tmp_path / FOLDER / "scan7.nii")
+    out = tmp_path / "out"
+    assert score_volumes([str(tmp_path / FOLDER), "--out", str(out), "--pictures", "false"]) == 0
+    assert "scan7" in (out / "volumes.csv").read_text()
+    assert leaks(out, IN_PATHS) == {}
 
 
 def test_S01_paths_are_in_results_where_they_are_asked_for_by_name(chain: Chain) -> None:

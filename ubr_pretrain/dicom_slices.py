@@ -173,8 +173,8 @@ def _vector(
 def _check_alike(slices: Sequence[CtSlice]) -> None:
     """Name the first file that departs from what most slices of the series agree on."""
     patients = {s.path: s.header.patient_id for s in slices if s.header.patient_id}
-    if patients and (odd := _odd_one_out(patients)):
-        raise VolumeRefused("E-PATIENT", odd[0], "names another patient than its series")
+    if patients and (stranger := _odd_one_out(patients)):
+        raise VolumeRefused("E-PATIENT", stranger[0], "names another patient than its series")
     sizes = {s.path: (s.header.rows, s.header.columns) for s in slices}
     if odd := _odd_one_out(sizes):
         raise VolumeRefused("E-SIZE", odd[0], f"rows, columns {odd[1]}, its series has {odd[2]}")

@@ -68,7 +68,7 @@ def test_V10_the_note_reaches_the_results_and_the_log_of_a_training(tmp_path: Pa
         stored, _ = build_slice_store(
             tmp_path / "store", entries, InputSpec(size_px=32), min_slices=3, say=said.append
         )
-        assert stored[0].doubt == note
+        assert stored[0].notes == (note,)
         assert f"{entries[0].name}: {note}" in said
 
 
