@@ -206,7 +206,7 @@ def test_S01_what_is_printed_names_no_patient_but_the_file_to_be_mended(chain: C
 
 
 def test_S01_a_file_that_is_a_volume_gives_it_its_name_and_no_folder(tmp_path: Path) -> None:
-    """The stem of a NIfTI file is the volume's name, whose labels are found by it; the folders above
+    """The stem of a NIfTI file is its volume's name, by which labels find it; the folders above
     are in no result."""
     (tmp_path / FOLDER).mkdir()
     write_nifti(body(0), tmp_path / FOLDER / "scan7.nii")

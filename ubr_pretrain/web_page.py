@@ -36,7 +36,7 @@ def page_environment(package: str) -> Environment:
         finalize=visible,
     )
     environment.filters["csp_hash"] = csp_hash
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True}
     environment.policies["json.dumps_function"] = _data_of_a_script
     return environment
 
@@ -51,7 +51,7 @@ def visible(value: Any) -> Any:
 
 def _data_of_a_script(data: Any, **how: Any) -> str:
     """Return JSON whose texts, keys too, are :func:`visible`: a script shows them as they are."""
-    return json.dumps(_visible_within(data), **how)
+    return json.dumps(_visible_within(data), allow_nan=False, **how)
 
 
 def _visible_within(data: Any) -> Any:
