@@ -178,7 +178,12 @@ class TestRefusedConfigurations:
             ("INPUT.FORMAT", "BGR", "INPUT.FORMAT is BGR, the detector needs RGB"),
             ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0], "MODEL.PIXEL_MEAN is"),
             ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True, "USE_SIGMOID_CE is True, .* needs False"),
-            ("MODEL.ROI_BOX_HEAD.FC_DIM", 10**12, "FC_DIM is 1000000000000, the detector needs 32"),
+            ("MODEL.ROI_BOX_HEAD.FC_DIM", 1000, "FC_DIM is 1000, the detector needs 32"),
+            (
+                "MODEL.ROI_BOX_HEAD.FC_DIM",
+                10**12,
+                "fc_dim: Input should be less than or equal to 262144",
+            ),
             ("MODEL.VGG.WIDTH", "wide", "config.yaml: no configuration of this detector"),
             ("MODEL.VGG.STRIDE", 4, "config.yaml: stride"),
             ("INPUT.CT.WINDOW_HU", [5.0, 1.0], "config.yaml: "),
