@@ -197,8 +197,7 @@ def _train(
         if not (math.isfinite(total) and math.isfinite(norm)):
             what = "gradient" if math.isfinite(total) else "loss"
             raise FloatingPointError(
-                f"iteration {number}: {what} not finite {terms}; images {names}; the last "
-                f"checkpoint is {folder.last}"
+                f"iteration {number}: {what} not finite {terms}; images {names}"
             )
         journal.record(number, "train", {"loss": total, **terms, "lr": lr})
         journal.progress(number, f"loss {total:.3f}  top-5 recall {_percent(recall)}")
@@ -238,7 +237,7 @@ def _train(
 
         # Forward, four losses, backward. A rank's losses are means over its images.
         optimiser.zero_grad(set_to_none=True)
-        with enough_memory(f"iteration {iteration}, {lack}; the last checkpoint is kept"):
+        with enough_memory(f"iteration {iteration}, {lack}"):
             with steps.step():
                 with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
                     losses = detector.losses(

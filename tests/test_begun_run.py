@@ -14,6 +14,7 @@ from tests.equal_checkpoints import assert_equal_checkpoints
 from tests.lesion_det.toy_slices import write_toy_deeplesion
 from tests.lesion_det.toy_training import tiny as tiny_detector
 from tests.reproduction.both_trainings import TRAIN, ask, rewrite
+from tests.small_disk import small_disk
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
 from ubr_pretrain.config import Config
@@ -214,3 +215,44 @@ def test_N81_a_table_of_weights_that_was_lost_is_written_again(
     assert_ends_like(whole, kind, configs[kind], begun)
     for name in lost:
         assert (begun / name).read_bytes() == (whole / kind / name).read_bytes()
+
+
+def test_N82_a_loss_that_is_not_finite_before_the_first_checkpoint(
+    kind: str, configs: dict[str, Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN before the first checkpoint: told that there is none, code 1; no checkpoint is named."""
+    rare = configs[kind].model_copy(update=dict.fromkeys(("eval_every", "save_every"), 60))
+    hot = ["--optimiser.name=sgd", "--optimiser.lr=1e30", "--iterations=60"]
+    assert TRAIN[kind]([*ask(rare, tmp_path / "run"), *hot]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "not finite" in line
+    assert line.endswith("; no checkpoint was written yet; the same command begins anew")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_N82_a_disk_that_fills_before_the_first_checkpoint(
+    kind: str,
+    configs: dict[str, Config],
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Disk full before the first checkpoint: told that there is none; the same command does all."""
+    config, plain = configs[kind], Journal.progress
+    with small_disk(tmp_path / "disk", 64) as disk:
+        run = disk.path / "run"
+
+        def progress(self: Journal, iteration: int, text: str) -> None:
+            plain(self, iteration, text)
+            disk.fill()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "progress", progress)
+            assert TRAIN[kind]([ask(config, tmp_path / "run")[0], f"--out={run}"]) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "No space left on device" in line
+        assert line.endswith("; no checkpoint was written yet; the same command begins anew")
+        disk.tidy()
+        assert TRAIN[kind]([ask(config, tmp_path / "run")[0], f"--out={run}"]) == 0
+        assert_equal_checkpoints(whole / kind, run, "last", kind)

@@ -94,6 +94,6 @@ def require_finite(module: nn.Module, iteration: int) -> None:
     for name, tensor in module.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise FloatingPointError(
-                f"iteration {iteration}: {name} is not finite after this step; "
-                "nothing of it was written, the last checkpoint is from before"
+                f"iteration {iteration}: {name} is not finite after this step, of which nothing "
+                "was written"
             )

@@ -191,32 +191,41 @@ def exit_code_of(prog: str, out: Path, run: Callable[[], int]) -> int:
     except ValueError as error:
         refuse(prog, str(error))
     except (FloatingPointError, MemoryError, RankLost) as error:
-        words, code = str(error), 1
+        words, code = f"{str(error) or 'out of memory'}; {what_goes_on(out)}", 1
     except OSError as error:
         words, code = fault_words(error, out), 1
     except KeyboardInterrupt:
-        words, code = "stopped at once; the last checkpoint is kept", 130
+        words, code = f"stopped at once; {what_goes_on(out)}", 130
     print(f"{prog}: {words}", file=sys.stderr)
     return code
 
 
-def fault_words(error: OSError, out: Path, kept: str = "the last checkpoint") -> str:
+def what_goes_on(out: Path, kept: str = "") -> str:
+    """Return what the same command does once a run has ended by force, in words.
+
+    Args:
+        out: its folder.
+        kept: what it goes on from; "": the last checkpoint, if there is one.
+    """
+    if not kept and not RunFolder(out).last.is_file():
+        return "no checkpoint was written yet; the same command begins anew"
+    return f"{kept or 'the last checkpoint'} is whole, and the same command goes on from it"
+
+
+def fault_words(error: OSError, out: Path, kept: str = "") -> str:
     """Return one line for what a disk did to a run: the file, the reason, the room that is left.
 
     Args:
         error: that ended the run.
         out: its folder.
-        kept: what the same command goes on from.
+        kept: see ``what_goes_on``.
     """
     try:
         free = f"{shutil.disk_usage(out).free} bytes are free there"
     except OSError:
         free = "the folder is out of reach"
     where = error.filename or out
-    return (
-        f"{where}: {error.strerror or error} ({out}: {free}); "
-        f"{kept} is whole, and the same command goes on from it"
-    )
+    return f"{where}: {error.strerror or error} ({out}: {free}); {what_goes_on(out, kept)}"
 
 
 def _contents(out: Path) -> list[str]:

@@ -105,7 +105,7 @@ class Ranks:
             cause = str(error).strip().splitlines()[0]
             raise RankLost(
                 f"rank {self.rank} of {self.world_size} stops: another rank has died or is out of "
-                f"reach ({cause}); the same command goes on from the last checkpoint"
+                f"reach ({cause})"
             ) from error
 
     def require_equal(self, value: Any, what: str) -> None:

@@ -198,7 +198,7 @@ def _train(
                 what = "gradient" if math.isfinite(record["loss"]) else "loss"
                 raise FloatingPointError(
                     f"iteration {number}: the {what} is not finite ({record}); volumes "
-                    f"{', '.join(volumes)}; checkpoints before it are in {folder.last.parent}"
+                    f"{', '.join(volumes)}"
                 )
             journal.record(number, "train", record)
             journal.progress(number, f"loss {record['loss']:.4f}  order {record['order']:.4f}")
@@ -247,7 +247,7 @@ def _train(
                 group["lr"] = lr * group["lr_factor"]
 
             # Forward, the losses, backward, step.
-            with enough_memory(f"iteration {iteration}, {lack}; the last checkpoint is kept"):
+            with enough_memory(f"iteration {iteration}, {lack}"):
                 with steps.step():
                     with torch.autocast(
                         ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"

@@ -96,7 +96,10 @@ def test_T05_a_second_sigint_ends_it_at_once(
     at_progress(monkeypatch, 3, press_twice)
     run = tmp_path / "run"
     assert main(flags(config, run)) == 130
-    assert last_words(capsys) == "train_det.py: stopped at once; the last checkpoint is kept"
+    assert last_words(capsys) == (
+        "train_det.py: stopped at once; the last checkpoint is whole, and the same command goes on "
+        "from it"
+    )
     assert saved_at(run) == 2
 
 
@@ -241,7 +244,8 @@ def test_T18_a_gpu_that_is_too_small_says_what_to_lower(
         assert main(flags(config, run)) == 1
     assert last_words(capsys) == (
         "train_det.py: out of GPU memory: iteration 3, batch of 2 images of up to 64 px; lower "
-        "--batch or --input.max_px, or use more ranks; the last checkpoint is kept"
+        "--batch or --input.max_px, or use more ranks; the last "
+        "checkpoint is whole, and the same command goes on from it"
     )
     assert saved_at(run) == 2
 

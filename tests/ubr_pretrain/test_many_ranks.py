@@ -123,7 +123,7 @@ def test_C16_T19_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_
     assert died.returncode != 0
     line = next(line for line in died.stderr.splitlines() if "another rank has died" in line)
     assert line.startswith("train_ubr.py: rank 0 of 2 stops: another rank has died or is out of")
-    assert line.endswith("the same command goes on from the last checkpoint")
+    assert line.endswith("the same command goes on from it")
     assert "Signal 9 (SIGKILL)" in died.stderr  # torchrun says which
     assert 'train_ubr.py", line' not in died.stderr  # torchrun's own traceback alone
     assert saved(run)["iteration"] == 4

@@ -113,7 +113,10 @@ def test_T05_a_second_sigint_ends_it_at_once(config, tmp_path, monkeypatch, caps
     at_progress(monkeypatch, 4, press_twice)
     run = tmp_path / "run"
     assert main(argv(config, run)) == 130
-    assert last_words(capsys) == "train_ubr.py: stopped at once; the last checkpoint is kept"
+    assert last_words(capsys) == (
+        "train_ubr.py: stopped at once; the last checkpoint is whole, and the same command goes on "
+        "from it"
+    )
     assert saved(run)["iteration"] == 3
 
 
@@ -256,7 +259,7 @@ def test_T18_a_gpu_that_is_too_small_says_what_to_lower(config, tmp_path, monkey
     assert last_words(capsys) == (
         "train_ubr.py: out of GPU memory: iteration 5, g * m = 4 * 4 = 16 slices of 32 px a step; "
         "lower --g or --m, use --precision bf16, --residence host, or more ranks; the last "
-        "checkpoint is kept"
+        "checkpoint is whole, and the same command goes on from it"
     )
     assert saved(run)["iteration"] == 3
 
