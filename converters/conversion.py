@@ -67,7 +67,7 @@ class ConversionConfig(Config):
     check_images: bool = False
     allow_leakage: bool = False
     allow_other_counts: bool = False
-    max_outside_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = MAX_OUTSIDE_PX
+    max_outside_px: Annotated[float, Field(ge=0)] = MAX_OUTSIDE_PX
 
     @property
     def depth(self) -> Depth:

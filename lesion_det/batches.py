@@ -23,13 +23,12 @@ from lesion_det.det_config import DetConfig
 from lesion_det.ground_truth import ImageRecord
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import PreparedImage
+from ubr_pretrain.config import MAX_SEED
 from ubr_pretrain.runtime import generator
 from ubr_pretrain.work_ahead import worked_ahead
 
 ORDER, FLIPS, SAMPLING, LABELS, JITTER = range(5)
 """Streams of random numbers of one seed."""
-
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ubr_pretrain.config import Config
+from ubr_pretrain.config import MAX_SEED, Config
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.reading_rules import MAX_SIDE_PX, MAX_SPACING_MM, MIN_SPACING_MM
 from ubr_pretrain.starting_flags import ExternalInput
@@ -67,8 +67,8 @@ class InputConfig(Config):
     """
 
     slices: Literal["three", "single"] = "three"
-    interval_mm: float = Field(2.0, ge=MIN_SPACING_MM, le=MAX_SPACING_MM, allow_inf_nan=False)
-    pixel_mm: float | None = Field(0.8, ge=MIN_SPACING_MM, le=MAX_SPACING_MM, allow_inf_nan=False)
+    interval_mm: float = Field(2.0, ge=MIN_SPACING_MM, le=MAX_SPACING_MM)
+    pixel_mm: float | None = Field(0.8, ge=MIN_SPACING_MM, le=MAX_SPACING_MM)
     max_px: int | None = Field(512, ge=32, le=MAX_SIDE_PX)
     clip_border: bool = True
 
@@ -132,13 +132,13 @@ class DetOptimiser(Config):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.002, gt=0, allow_inf_nan=False)
+    lr: float = Field(0.002, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(5e-4, ge=0)
     schedule: Literal["per_arm", "staged", "drops"] = "per_arm"
     drop_at: tuple[float, ...] = ()
     warmup: int = Field(0, ge=0)
-    max_grad_norm: float | None = Field(10.0, gt=0, allow_inf_nan=False)
+    max_grad_norm: float | None = Field(10.0, gt=0)
 
     @field_validator("drop_at")
     @classmethod
@@ -232,7 +232,7 @@ class DetConfig(Config):
     save_every: int = Field(500, ge=1)
     cache: Path | None = None
     workers: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     device: str = "auto"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     deterministic: bool = True

@@ -20,7 +20,7 @@ class Description(Config):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     arm: Arm
-    width: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    width: Annotated[float, Field(gt=0)]
     input: InputConfig
     input_spec: InputSpec
     detector_config: DetectorConfig

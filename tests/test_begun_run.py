@@ -9,15 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.command_line import refused_line
 from tests.equal_checkpoints import assert_equal_checkpoints
 from tests.lesion_det.toy_slices import write_toy_deeplesion
 from tests.lesion_det.toy_training import tiny as tiny_detector
 from tests.reproduction.both_trainings import TRAIN, ask, rewrite
 from tests.small_disk import small_disk
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
-from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_checkpoint
 from ubr_pretrain.config import Config
+from ubr_pretrain.foreign_file import read_foreign_file
 from ubr_pretrain.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -256,3 +259,58 @@ def test_N82_a_disk_that_fills_before_the_first_checkpoint(
         disk.tidy()
         assert TRAIN[kind]([ask(config, tmp_path / "run")[0], f"--out={run}"]) == 0
         assert_equal_checkpoints(whole / kind, run, "last", kind)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--device=mps:9", "device mps:9: must be auto, cpu, cuda or cuda:N"),
+        ("--device=meta", "device meta: must be auto, cpu, cuda or cuda:N"),
+        (f"--seed={2**70}", f"--seed {2**70}: expected a whole number >= 0 and <= {2**63 - 1}"),
+        ("--optimiser.lr=inf", "optimiser.lr: Input should be a finite number (got inf)"),
+        ("--optimiser.lr=nan", "--optimiser.lr nan: expected a number > 0"),
+        ("--optimiser.max_grad_norm=nan",
+         "--optimiser.max_grad_norm nan: expected a number > 0 or null"),
+    ],
+)  # fmt: skip
+def test_N83_what_no_training_can_have_is_refused_before_anything_is_read(
+    kind: str,
+    flag: str,
+    words: str,
+    configs: dict[str, Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 2 and one line with flag, value and rule: torch's own words were 91 lines, and came
+    when all volumes had been decoded."""
+    line = refused_line(TRAIN[kind], capsys, [*ask(configs[kind], tmp_path / "run"), flag])
+    assert line.endswith(f"error: {words}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\ud800"])
+def test_N84_a_damaged_manifest_of_a_run_is_named(
+    kind: str,
+    text: str,
+    begun: Path,
+    configs: dict[str, Config],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 2 with the path of run.json; the run is as it was."""
+    (begun / "run.json").write_bytes(text.encode(errors="surrogatepass"))
+    before = {file: file.read_bytes() for file in begun.rglob("*") if file.is_file()}
+    line = refused_line(TRAIN[kind], capsys, ask(configs[kind], begun))
+    assert f"{begun / 'run.json'}: is damaged, no JSON" in line
+    assert {file: file.read_bytes() for file in begun.rglob("*") if file.is_file()} == before
+
+
+def test_N85_a_torch_file_that_asks_to_be_run_is_refused_in_our_words(tmp_path: Path) -> None:
+    """The line names what it asks for, and what to save instead; torch's own advice, to load it
+    with weights_only=False, is not passed on."""
+    torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "whole.pth")
+    with pytest.raises(CheckpointRefused) as refusal:
+        read_foreign_file(tmp_path / "whole.pth")
+    assert str(refusal.value).endswith(
+        "whole.pth: not a tensor-only torch file (it holds torch.nn.modules.linear.Linear, which "
+        "is not executed: save the state_dict alone)"
+    )

@@ -32,13 +32,16 @@ MAX_MESSAGE = 2000
 MAX_YAML_DEPTH = 20
 """Ours nest four deep; a parser that recurses ends at a thousand."""
 
+MAX_SEED = 2**63 - 1
+"""Generators of numpy and torch take it alike."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Config(BaseModel):
-    """Base of every configuration model: frozen, unknown keys forbidden."""
+    """Base of every configuration model: frozen, unknown keys forbidden, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def config_parser(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from ubr_pretrain.config import Config
+from ubr_pretrain.config import MAX_SEED, Config
 from ubr_pretrain.ubr_config import UbrConfig
 
 SLICES_OF_BATCH = 96
@@ -71,7 +71,7 @@ class Phantoms(Config):
         workers: processes that render.
     """
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     size_px: int = Field(128, ge=32)
     max_slices: int = Field(160, ge=16)
     abnormal: int = Field(10, ge=0)
@@ -146,7 +146,7 @@ class EvidenceConfig(Config):
     sweep: Sweep = Sweep()
     seeds: tuple[int, ...] = (0, 1, 2)
     pairs: int = Field(100, ge=1)
-    draw_seed: int = Field(0, ge=0)
+    draw_seed: int = Field(0, ge=0, le=MAX_SEED)
 
     @model_validator(mode="after")
     def _consistent(self) -> EvidenceConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
 from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, look_of
 from ubr_pretrain.plain_pickle import DAMAGED, unpickled
+from ubr_pretrain.printable import printable
 
 _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError),
@@ -68,6 +70,10 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
     except (*_DAMAGED, RuntimeError, OSError, OverflowError, MemoryError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         reason = look_of(file) or said[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch would say how to run it nevertheless
+            odd = re.search(r"GLOBAL (\S+)", str(error))
+            what = printable(odd[1]) if odd else "more than tensors"
+            reason = f"it holds {what}, which is not executed: save the state_dict alone"
         raise CheckpointRefused(f"{file}: not a tensor-only torch file ({reason})") from error
 
 

@@ -35,7 +35,7 @@ def type_words(hint: Any) -> str:
     if origin is Annotated:
         words = type_words(args[0])
         bounds = " and ".join(
-            f"{sign} {getattr(rule, name):g}"
+            f"{sign} {_as_typed(getattr(rule, name))}"
             for rule in args[1:]
             for name, sign in BOUNDS.items()
             if hasattr(rule, name)
@@ -45,7 +45,10 @@ def type_words(hint: Any) -> str:
     if origin is Literal:
         return _either([str(value) for value in args])
     if origin in (Union, UnionType):
-        return _either([type_words(each) for each in args])
+        takes = [type_words(each) for each in args]
+        if any(words.endswith(OR_NULL) for words in takes):
+            takes.remove(NAMES[NoneType])
+        return _either(takes)
     if origin is tuple:
         items = ["..." if item is ... else type_words(item) for item in args]
         return f"[{','.join(items)}]"
@@ -78,7 +81,7 @@ def plain_complaint(message: str, actions: Sequence[argparse.Action]) -> str:
     key, rule = about.groups()
     flag = next((a.option_strings[0] for a in actions if a.dest == key and a.option_strings), key)
     hint = next((_type_of(action) for action in actions if action.dest == key), None)
-    value = re.search(r"(?:Got|Given) value: (.*)$", rule)
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: - Expected .*)?$", rule)
     if value is None or hint is None:
         return f"{flag}: {rule.partition(' - Parser key ')[0]}"
     words = type_words(hint)

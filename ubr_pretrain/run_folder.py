@@ -72,9 +72,21 @@ class RunFolder:
             file.write(config_to_yaml(config))
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return ``run.json``, empty where there is none yet."""
+        """Return ``run.json``, empty where there is none yet.
+
+        Raises:
+            RunFolderRefused: it is damaged.
+        """
         file = self.path / "run.json"
-        return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        try:
+            manifest = json.loads(file.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise RunFolderRefused(f"{file}: is damaged, no JSON ({error})") from error
+        if not isinstance(manifest, dict):
+            raise RunFolderRefused(f"{file}: is damaged, no JSON object")
+        return manifest
 
     def update_manifest(self, **entries: Any) -> None:
         """Add entries to ``run.json``, atomically."""

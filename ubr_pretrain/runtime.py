@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def start_ranks(device: str = "auto") -> Iterator[Ranks]:
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ValueError: CUDA was asked for and is not there.
+        ValueError: it is none of these, or is not there.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -135,9 +136,13 @@ def start_ranks(device: str = "auto") -> Iterator[Ranks]:
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device}: no CUDA device is available")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", wanted, re.ASCII):
+        raise ValueError(f"device {device}: must be auto, cpu, cuda or cuda:N")
     if wanted == "cuda":
         wanted = f"cuda:{local_rank}"
     chosen = torch.device(wanted)
+    if chosen.type == "cuda" and not (chosen.index or 0) < torch.cuda.device_count():
+        raise ValueError(f"device {wanted}: there are {torch.cuda.device_count()} CUDA devices")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world_size == 1:

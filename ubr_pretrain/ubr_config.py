@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ubr_pretrain.config import Config
+from ubr_pretrain.config import MAX_SEED, Config
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.starting_flags import (
     ExternalInput,
@@ -225,7 +225,7 @@ class UbrConfig(Config):
     iterations: int = Field(1500, ge=1)
     eval_every: int = Field(250, ge=1)
     save_every: int = Field(50, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     device: str = "auto"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
