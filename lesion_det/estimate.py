@@ -103,11 +103,6 @@ class Estimate(Config):
     hours_to_decode: float
     disk_gb: float
 
-    @property
-    def wall_hours(self) -> float:
-        """From start to end; the report is not counted."""
-        return self.hours_to_decode + max(self.hours_per_worker, default=0.0)
-
 
 def describe_plan(
     question: Question,

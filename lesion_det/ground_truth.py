@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +67,6 @@ class ImageRecord:
     lesion_types: NDArray[np.int64]
     diameters_px: NDArray[np.float64]
     possibly_noisy: NDArray[np.bool_]
-
-    @property
-    def series_key(self) -> str:
-        """Folder of the series: ``000001_01_01``."""
-        return str(PurePosixPath(self.file_name).parent)
 
     @property
     def num_lesions(self) -> int:

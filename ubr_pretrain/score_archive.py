@@ -166,11 +166,6 @@ class ScoreArchive:
         """Of everything that is recorded."""
         return frozenset(self._lines)
 
-    @property
-    def num_refused(self) -> int:
-        """How many recorded entries were refused."""
-        return sum(refused for *_, refused in self._lines.values())
-
     def __len__(self) -> int:
         return len(self._lines)
 

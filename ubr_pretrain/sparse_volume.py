@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,6 @@ class SparseVolume(Volume):
         super().__post_init__()
         if not np.array_equal(self.every_z_mm[self.read_index], self.z_mm):
             raise ValueError(f"{self.source}: the slices that were read lie elsewhere")
-
-    @cached_property
-    def every_run(self) -> tuple[range, ...]:
-        """Index ranges of all slices at one constant step: no gap lies inside a run."""
-        return contiguous_runs(self.every_z_mm, self.step_mm)
 
 
 def slices_to_read(

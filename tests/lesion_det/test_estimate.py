@@ -52,7 +52,7 @@ def test_cells_are_dealt_to_whoever_is_free_and_finished_ones_cost_nothing(
     assert estimate.cells == {f"random-seed{seed}": whole_s for seed in (0, 1, 2)}
     assert [3600 * hours for hours in estimate.hours_per_worker] == [2 * whole_s, whole_s]
     assert estimate.hours * 3600 == pytest.approx(3 * whole_s)
-    assert estimate.wall_hours * 3600 == pytest.approx(2 * whole_s + 15 * 0.1)
+    assert estimate.hours_to_decode * 3600 == pytest.approx(15 * 0.1)
     assert estimate.disk_gb == pytest.approx(15 * 1e-3 + 3 * 2)
     for name, manifest, iteration in (("0", "finished", 40), ("1", "running", 30)):
         folder = tmp_path / "cells" / f"random-seed{name}"
@@ -70,7 +70,8 @@ def test_nothing_left_costs_nothing(plan: Plan, tmp_path: Path) -> None:
     for key in plan.configs:
         (tmp_path / "cells" / key.name).mkdir(parents=True)
         (tmp_path / "cells" / key.name / "run.json").write_text('{"status": "finished"}')
-    assert make_estimate(plan, tmp_path, COSTS, 1).wall_hours == 0
+    estimate = make_estimate(plan, tmp_path, COSTS, 1)
+    assert (estimate.cells, estimate.hours, estimate.hours_to_decode) == ({}, 0, 0)
 
 
 def test_failed_trial_is_told_with_its_reason(plan: Plan) -> None:
