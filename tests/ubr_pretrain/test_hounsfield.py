@@ -1,6 +1,7 @@
 """Stored numbers to whole HU against float64, and the judgement whether they are HU."""
 
 import itertools
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,32 @@ def test_a_little_soft_tissue_in_every_slice_adds_up_and_every_other_row_is_look
         hu[unseen] = 40
         hu[:, ::2, ::2] = -1000
         assert "0 % of the voxels" in looks_like_hu(Volume(hu, (5.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("rim_hu", "doubted"), [(-600, False), (-599, True), (-351, True), (-350, False)]
+)
+def test_every_limit_of_what_slices_end_in(rim_hu: int, doubted: bool) -> None:
+    for hu, doubt in ((rim_hu, doubted), (400, False), (401, True)):
+        scan = np.full((4, 20, 20), hu, np.int16)
+        scan[:, 1:-1, 1:-1] = 40
+        scan[:, 8, 8] = -1000  # lung
+        assert (looks_like_hu(Volume(scan, (5.0, 1.0, 1.0))) is not None) == doubt
+
+
+@pytest.mark.parametrize("num_slices", [1, 3, 4, 12, 17])
+def test_what_slices_end_in_is_the_median_of_four_sides_in_the_middle_half(num_slices) -> None:
+    """Against plain loops; every number counts, so that another side or slice would show."""
+    rng = np.random.default_rng(num_slices)
+    hu = rng.integers(500, 30000, (num_slices, 6, 9)).astype(np.int16)
+    hu[:, 1:-1, 1:-1] = rng.choice([40, -1000], (num_slices, 4, 7))
+    quarter = num_slices // 4
+    rim = []
+    for one in hu[quarter : num_slices - quarter].tolist():
+        rim += one[0] + one[-1] + [row[0] for row in one] + [row[-1] for row in one]
+    doubt = looks_like_hu(Volume(hu, (5.0, 1.0, 1.0)))
+    assert doubt is not None
+    assert f"slices end at {statistics.median(rim):.0f} HU, " in doubt
 
 
 @pytest.mark.parametrize(

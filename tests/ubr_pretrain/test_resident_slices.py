@@ -10,6 +10,7 @@ import torch
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
 from ubr_pretrain import groups as groups_of_slices
 from ubr_pretrain.augmentation import draw_views, view_groups
+from ubr_pretrain.ct import BURNED_IN
 from ubr_pretrain.groups import GroupSampler
 from ubr_pretrain.resident_slices import (
     SHARE,
@@ -129,6 +130,19 @@ def test_a_batch_shows_the_groups_of_its_iteration_under_views_of_their_own(conf
         assert batch.known.tolist() == [i for i, mm in enumerate(flat) if mm == mm]
         num_known += len(batch.known)
     assert 0 < num_known < 4 * config.g * config.m
+
+
+def test_groups_of_volumes_with_burned_in_text_are_marked_on_the_rank_that_has_them(config, data):
+    marked = replace(data.training[0], notes=("odd spacing", BURNED_IN))
+    volumes = [marked, *(replace(volume, notes=("odd spacing",)) for volume in data.training[1:])]
+    found = set()
+    for rank in (0, 1):
+        batches = TrainingBatches(replace(data, training=volumes), config, Ranks(rank, 2, CPU))
+        for batch in batches.of(range(1, 5)):
+            mine = batch.volumes[rank::2]
+            assert batch.drawable == tuple(name != marked.name for name in mine)
+            found |= {*batch.drawable}
+    assert found == {True, False}
 
 
 def test_views_and_groups_are_drawn_from_streams_that_never_meet():
