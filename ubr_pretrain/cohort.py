@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +86,7 @@ class _Search:
         self.line = SearchLine(say)
         self.series: dict[str, list[DicomHeader]] = defaultdict(list)
         self.patients: dict[Path, set[str]] = defaultdict(set)
+        self.studies: dict[Path, set[str]] = defaultdict(set)
         self.broken_slices: dict[Path, list[VolumeRefused]] = defaultdict(list)
         self.named: set[Path] = set()
         self.manifests: dict[Path, dict[str, str]] = {}
@@ -152,6 +153,8 @@ class _Search:
             self.found.append(VolumeEntry(path, "", "", series_uid=header.series_uid))
         self.series[header.series_uid].append(header)
         self.patients[path.parent].add(header.patient_id)
+        if header.study_uid:
+            self.studies[path.parent].add(header.study_uid)
 
     def _add_refused(self, path: Path, refusal: VolumeRefused) -> None:
         subject = self._listed_subject(path)
@@ -195,8 +198,7 @@ class _Search:
             headers=tuple(headers),
         )
         folders = {file.parent for file in files}
-        if (patients := self._num_patients(folders)) > 1:
-            entry = replace(entry, notes=(f"its folder holds {patients} patients",))
+        entry = replace(entry, notes=self._company(folders))
         broken = [self.broken_slices[f][0] for f in sorted(folders) if self.broken_slices.get(f)]
         if broken:  # it may be a slice of this series
             return [replace(entry, refusal=broken[0])]
@@ -215,11 +217,19 @@ class _Search:
             for n in range(1, len(phases) + 1)
         ]
 
-    def _num_patients(self, folders: set[Path]) -> int:
-        """Count those of some folders; a flat one of thousands is not gone through for each."""
-        if len(folders) == 1:
-            return len(self.patients[next(iter(folders))])
-        return len(set[str]().union(*(self.patients[folder] for folder in folders)))
+    def _company(self, folders: set[Path]) -> tuple[str, ...]:
+        """Note that the folders of a series hold several patients, or several studies of one."""
+        for held, what in ((self.patients, "patients"), (self.studies, "studies")):
+            if (count := _num_in(folders, held)) > 1:
+                return (f"its folder holds {count} {what}",)
+        return ()
+
+
+def _num_in(folders: set[Path], held: Mapping[Path, set[str]]) -> int:
+    """Count what folders hold; a flat one of thousands is not gone through for each series."""
+    if len(folders) == 1:
+        return len(held[next(iter(folders))])
+    return len(set[str]().union(*(held[folder] for folder in folders)))
 
 
 def _broken_slice(header: DicomHeader) -> VolumeRefused | None:

@@ -92,9 +92,9 @@ class DicomFrame:
 class DicomHeader:
     """One file, as its header tells it.
 
-    ``stamp`` is that of the `StoredFile`; ``pixel_fault`` is the (code, cause) why the pixels are
-    not all there, or None; ``plain_pixels`` says where they lie in a file that does not compress
-    them.
+    ``stamp`` is that of the `StoredFile`; ``lossy`` is what LossyImageCompression states;
+    ``pixel_fault`` is the (code, cause) why the pixels are not all there, or None; ``plain_pixels``
+    says where they lie in a file that does not compress them.
     """
 
     path: Path

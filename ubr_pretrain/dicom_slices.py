@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from ubr_pretrain.ct import BURNED_IN, VolumeRefused
 from ubr_pretrain.dicom_header import DicomFrame, DicomHeader
@@ -31,6 +32,9 @@ MAX_PLACE_MM = 1e5
 
 MAX_UNIT_ERROR = 0.01
 """How far stored direction cosines may be off unit length and a right angle."""
+
+LOSSY_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+"""Compressions that always lose, whatever LossyImageCompression says; JPEG 2000 need not."""
 
 Place = TypeVar("Place", bound=Hashable)
 Value = TypeVar("Value", bound=Hashable)
@@ -99,10 +103,14 @@ def ct_slices(headers: Sequence[DicomHeader], path: Path) -> tuple[list[CtSlice]
     positions = {header.patient_position for header in used} - {"HFS", ""}
     return slices, (
         *([f"{num_scouts} localizer views dropped"] if num_scouts else []),
-        *(["pixels were compressed with loss"] if any(h.lossy for h in used) else []),
+        *(["pixels were compressed with loss"] if any(_lost(h) for h in used) else []),
         *([BURNED_IN] if any(h.burned_in for h in used) else []),
         *(f"patient position {position}" for position in sorted(positions)),
     )
+
+
+def _lost(header: DicomHeader) -> bool:
+    return header.lossy or header.transfer_syntax in LOSSY_SYNTAXES
 
 
 def _check_file(header: DicomHeader) -> None:

@@ -46,7 +46,31 @@ def test_V17_two_patients_in_a_folder_are_two_subjects_and_noted(tmp_path: Path,
     )
     one, other = find_volumes([tmp_path])
     assert one.subject != other.subject
-    assert "its folder holds 2 patients" in one.read().notes
+    for entry in (one, other):
+        assert [note for note in entry.read().notes if "folder" in note] == [
+            "its folder holds 2 patients"
+        ]
+
+
+def test_V17_two_studies_of_a_patient_in_a_folder_are_one_subject_and_noted(
+    tmp_path: Path, hu
+) -> None:
+    """Each study's scan is a result of its own, of one subject, with a note on the folder; no note
+    where the series of a folder are of one study, or one of them names none."""
+    study = {"StudyInstanceUID": "1.2.4"}
+    two, one, apart = (tmp_path / name for name in ("two", "one", "apart"))
+    other_names = [f"b{n}.dcm" for n in range(7)]
+    write_series(two, hu, SPACING)
+    write_series(two, hu, SPACING, names=other_names, SeriesInstanceUID="1.2.3", **study)
+    write_series(one, hu, SPACING, SeriesInstanceUID="1.2.5")
+    write_series(
+        one, hu, SPACING, names=other_names, SeriesInstanceUID="1.2.6", StudyInstanceUID=""
+    )
+    write_series(apart, hu, SPACING, SeriesInstanceUID="1.2.7", **study)
+    entries = find_volumes([two, one, apart])
+    assert len({entry.subject for entry in entries}) == 1
+    told = [[note for note in entry.read().notes if "folder" in note] for entry in entries]
+    assert told == [["its folder holds 2 studies"]] * 2 + [[]] * 3
 
 
 def test_N59_a_series_of_two_patients_is_refused(tmp_path: Path, hu) -> None:

@@ -99,7 +99,8 @@ def test_V53_a_syntax_that_is_not_decoded_is_named(tmp_path: Path, syntax: str) 
 
 
 def test_V53_damaged_htj2k_is_a_codec_fault(tmp_path: Path) -> None:
-    """E-CODEC with the name of the compression."""
+    """E-CODEC with the name of the compression where an HTJ2K codestream is none; that a sound one
+    is read is not shown, for lack of a program that writes one."""
     ds = compress(slice_dataset(scan((1, 32, 32))[0], (0, 0, 0)), RLELossless)
     ds.file_meta.TransferSyntaxUID = HTJ2KLossless
     refused(save(ds, tmp_path / "a.dcm"), "E-CODEC", "High-Throughput")
