@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up, refuse
 
 if TYPE_CHECKING:
     from converters.coco_audit import Audit
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         audit = audit_coco(arguments.json, arguments.table, arguments.images, arguments.split)
         write_audit(out, audit)
     except (ValueError, OSError) as error:
-        refuse(PROG, str(error))
+        give_up(PROG, error)
     print_audit(audit)
     print(f"{out / 'audit.md'}, {out / 'audit.json'}")
     return 1 if audit.defects else 0

@@ -12,7 +12,7 @@ from converters.coco_audit import Audit
 from converters.defects import KINDS, Defect, by_code, effect, kind_rows
 from converters.file_summary import FileSummary
 from converters.printed_table import print_table
-from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.checkpoint import write_atomically, write_together
 from ubr_pretrain.runtime import to_json
 
 EXAMPLES = 3
@@ -22,11 +22,12 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>|&])")
 
 
 def write_audit(out: Path, audit: Audit) -> None:
-    """Write ``audit.json`` and ``audit.md``."""
-    with write_atomically(out / "audit.json", "w") as file:
-        file.write(to_json(audit_to_dict(audit), indent=1) + "\n")
-    with write_atomically(out / "audit.md", "w") as file:
-        file.write(audit_to_markdown(audit))
+    """Write ``audit.json`` and ``audit.md``, or none of them where the disk is full."""
+    with write_together(out) as drafts:
+        with write_atomically(drafts / "audit.json", "w") as file:
+            file.write(to_json(audit_to_dict(audit), indent=1) + "\n")
+        with write_atomically(drafts / "audit.md", "w") as file:
+            file.write(audit_to_markdown(audit))
 
 
 def audit_to_dict(audit: Audit) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """DeepLesion -> COCO: what one conversion does, in order, and everything it found on the way.
 
 Writes ``train.json``, ``val.json``, ``test.json`` and ``conversion.json`` (the same counts and
-findings that the command prints). Nothing is written where the whole table is refused.
+findings that the command prints), all four or none. Nothing is written where the whole table is
+refused.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from converters.lesions import (
 )
 from converters.png_folder import Depth, PngFolder
 from converters.tree_audit import audit_tree, coverage
-from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.checkpoint import file_sha256, write_atomically, write_together
 from ubr_pretrain.config import Config
 from ubr_pretrain.runtime import to_json
 
@@ -111,6 +112,7 @@ def convert_deeplesion(
             other counts than the official one; PNGs are missing and all are required; no row is
             left.
         NotADirectoryError: ``images`` is not a folder.
+        OSError: a file cannot be written; then none of the four is there.
     """
     table = read_deeplesion(table_csv, config.max_outside_px)
     official = _official_lines(table, table_csv, allow=config.allow_other_counts)
@@ -272,8 +274,10 @@ def _write(
         "outputs": {},
         **asdict(conversion),
     }
-    for split in OFFICIAL:
-        write_coco(out / f"{split}.json", lesions_to_coco(kept, split, source, sha256, file_names))
-        manifest["outputs"][f"{split}.json"] = file_sha256(out / f"{split}.json")
-    with write_atomically(out / MANIFEST, "w") as file:
-        file.write(to_json(manifest, indent=1) + "\n")
+    with write_together(out) as drafts:
+        for split in OFFICIAL:
+            draft = drafts / f"{split}.json"
+            write_coco(draft, lesions_to_coco(kept, split, source, sha256, file_names))
+            manifest["outputs"][draft.name] = file_sha256(draft)
+        with write_atomically(drafts / MANIFEST, "w") as file:
+            file.write(to_json(manifest, indent=1) + "\n")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from converters.deeplesion_row import MAX_OUTSIDE_PX
-from ubr_pretrain.config import CommandParser, first_problem, refuse
+from ubr_pretrain.config import CommandParser, first_problem, give_up, refuse
 
 if TYPE_CHECKING:
     from converters.conversion import Conversion
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         refuse(PROG, first_problem(error))
     except (ValueError, OSError) as error:
-        refuse(PROG, str(error))
+        give_up(PROG, error)
     _print_conversion(conversion)
     images = arguments.images or "Images_png"
     print(f"next: compare_inits.py --coco {out} --images {images} --ubr UBR --out runs/compare")

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up
 from ubr_pretrain.transferred_blocks import WHOLE
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             overwrite=arguments.overwrite,
         )
     except (ValueError, OSError) as error:
-        refuse(PROG, str(error))
+        give_up(PROG, error)
     _print_export(export, arguments.layout, arguments.in_channels)
     print(f"next: {_next_step(export, arguments.layout, arguments.out)}")
     return 0

@@ -17,7 +17,7 @@ from converters.weight_files import (
     write_weights,
 )
 from ubr_pretrain.backbone import Backbone
-from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.checkpoint import file_sha256, write_atomically, write_together
 from ubr_pretrain.hu_networks import (
     HuFeatures,
     HuScores,
@@ -85,6 +85,7 @@ def export_backbone(
         FileExistsError: a file is there and ``overwrite`` is False, or a stranger in the folder.
         ValueError: wrong suffix, no such network in the library, or what was written does not
             compute what was read.
+        OSError: a file cannot be written; then none of them is there.
     """
     finals = export_files(out, layout)
     _require_room(finals, checkpoint, overwrite=overwrite)
@@ -101,9 +102,10 @@ def export_backbone(
             if not tensor.equal(written[names[name]]):
                 raise ValueError(f"{out}: {names[name]} was not read back as it was written")
         write_companions(drafts, exported, title=out.stem)
-        for final, draft in zip(finals.all(), drafts.all(), strict=True):
-            with write_atomically(final) as file:
-                file.write(draft.read_bytes())
+        with write_together(finals.weights.parent) as together:
+            for final, draft in zip(finals.all(), drafts.all(), strict=True):
+                with write_atomically(together / final.name) as file:
+                    file.write(draft.read_bytes())
     rows = tuple(
         ExportedTensor(name, names[name], tuple(t.shape), float(t.norm()))
         for name, t in trunk.state_dict().items()

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = a.config or a.source.with_name("config.yaml")
             parity = convert_from_detectron2(a.source, config, a.out, inputs, overwrite=a.overwrite)
     except (ValueError, OSError) as error:
-        refuse(PROG, str(error))
+        give_up(PROG, error)
     if parity is None:
         from lesion_det.engine import INSTALL
 

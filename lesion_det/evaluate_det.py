@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_det.det_config import Engine
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up, refuse
 
 if TYPE_CHECKING:  # torch and its friends are imported once the flags are right
     from lesion_det.ground_truth import GroundTruth
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics = evaluate_checkpoint(
                 a.checkpoint, a.coco, a.images, a.out, device=a.device, engine=a.engine
             )
-    except ValueError as error:
-        refuse(parser.prog, str(error))
+    except (ValueError, OSError) as error:
+        give_up(parser.prog, error)
     from lesion_det.metrics_table import metrics_table
 
     print(metrics_table(metrics))

@@ -1,5 +1,6 @@
 """A disk of a few megabytes that a test may fill or make read-only; needs the right to mount."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ class SmallDisk:
         self.path = path
         self._filler = path / "filler"
 
-    def fill(self) -> None:
-        """Leave no byte free."""
+    def fill(self, room: int = 0) -> None:
+        """Leave so many bytes free, rounded down to whole pages."""
         with self._filler.open("ab", buffering=0) as file:
             for size in (1 << 16, 1 << 12, 1):
                 try:
@@ -24,6 +25,7 @@ class SmallDisk:
                         file.write(bytes(size))
                 except OSError:
                     continue
+        os.truncate(self._filler, self._filler.stat().st_size - room)
 
     def tidy(self) -> None:
         """Give the room back."""

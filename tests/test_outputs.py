@@ -17,8 +17,12 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.audit_coco import main as audit_main
 from converters.coco import lesions_to_coco, write_coco
+from converters.deeplesion_to_coco import main as convert_main
+from converters.export_backbone import main as export_main
 from converters.verified_export import export_backbone
+from lesion_det.evaluate_det import main as evaluate_main
 from lesion_det.predictions import write_predictions
 from lesion_det.report import write_report
 from tests.lesion_det.toy_report import tiny_evidence, tiny_record
@@ -34,6 +38,7 @@ from ubr_pretrain.checkpoint import write_atomically, write_checkpoint
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.figures import draw_scores
 from ubr_pretrain.nifti_file import write_volume
+from ubr_pretrain.phantom_cohort import main as phantoms_main
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.scan_page import write_scan_page
@@ -96,6 +101,79 @@ def test_S06_an_export_on_a_full_disk_leaves_nothing(full_disk: SmallDisk, tmp_p
         with pytest.raises(OSError, match="No space left"):
             export_backbone(checkpoint, full_disk.path / name, layout)
     assert sorted(path.name for path in full_disk.path.iterdir()) == before
+
+
+GOLDEN = ROOT / "tests" / "converters" / "golden"
+TABLE = str(GOLDEN / "DL_info.csv")
+COMMANDS: dict[str, tuple[set[str], Callable[[Path, Path], int]]] = {
+    "export_backbone": (
+        {"a.safetensors", "a.safetensors.md"},
+        lambda disk, out: export_main([str(disk / "best"), str(out / "a.safetensors")]),
+    ),
+    "deeplesion_to_coco": (
+        {"train.json", "val.json", "test.json", "conversion.json"},
+        lambda _, out: convert_main([TABLE, "--out", str(out)]),
+    ),
+    "audit_coco": (
+        {"audit.json", "audit.md"},
+        lambda _, out: audit_main(
+            [str(GOLDEN / "train.json"), "--table", TABLE, "--out", str(out)]
+        ),
+    ),
+    "evaluate_det": (
+        {"metrics.json"},
+        lambda disk, out: evaluate_main(
+            ["--predictions", str(disk / "none.json"), "--coco", str(GOLDEN / "test.json"),
+             "--out", str(out)]
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_S06_a_full_disk_leaves_all_files_of_a_command_or_none(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With room for none, some, then all files of export_backbone, deeplesion_to_coco, audit_coco
+    and evaluate_det: all are there, or none, code 1 and one line with the file and the reason."""
+    names, run = COMMANDS[command]
+    with small_disk(tmp_path / "disk") as disk:
+        write_toy_checkpoint(disk.path / "best")
+        (disk.path / "none.json").write_text("[]")
+        for pages in (0, 1, 2, 3, 4, 1024):
+            out = disk.path / f"{pages}"
+            disk.fill(4096 * pages)
+            try:
+                code, stopped = run(disk.path, out), False
+            except SystemExit as end:
+                code, stopped = int(end.code or 0), True
+            disk.tidy()
+            assert code in ([1] if stopped else [0, 1])  # 1: also rows that the table refuses
+            found = {str(path.relative_to(out)) for path in out.rglob("*")}
+            assert found == (set() if stopped else names)
+            if not stopped:
+                break
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert said.startswith(f"{command}.py: error: {out}/")
+            file, _, reason = said.removeprefix(f"{command}.py: error: {out}/").partition(": ")
+            assert (file in names, reason) == (True, "No space left on device")
+        assert not stopped
+        assert pages >= len(names)
+
+
+def test_S06_phantoms_on_a_full_disk_name_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """make_phantoms on a disk with room for its record alone: one line with the volume, code 1."""
+    with small_disk(tmp_path / "disk", 1) as disk:
+        disk.fill(4096)
+        asked = ["--subjects", "1", "--matrix", "32", "--max-slices", "8", "--region", "chest"]
+        assert phantoms_main([str(disk.path / "out"), *asked]) == 1
+        assert [path.name for path in disk.path.rglob("*.*")] == ["phantoms.json"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert str(disk.path / "out" / "ct") in said[0]
+    assert "full" in said[0]
 
 
 def writes(node: ast.Call | ast.Import | ast.ImportFrom) -> str:

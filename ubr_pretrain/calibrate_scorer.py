@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up
 
 if TYPE_CHECKING:
     from ubr_pretrain.calibration import Calibration
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=a.device,
             overwrite=a.overwrite,
         )
-    except ValueError as error:
-        refuse(parser.prog, str(error))
+    except (ValueError, OSError) as error:
+        give_up(parser.prog, error)
 
 
 def calibrate_scorer(

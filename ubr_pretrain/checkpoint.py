@@ -50,6 +50,9 @@ def write_atomically(
     After a crash at any moment ``path`` is either the old file or the whole new one. Who writes
     many files may leave it to the end to sync the folder, and need not sync a file that is judged
     by its content when it is read.
+
+    Raises:
+        OSError: with ``path`` as the name of the file, which a full disk does not tell.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -65,8 +68,35 @@ def write_atomically(
         temporary.replace(path)
         if sync_folder:
             sync_entries(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_together(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files move into ``folder`` when the block ends, or none of them.
+
+    Only a crash between two renames, for which a disk needs no room, leaves some of them.
+
+    Raises:
+        OSError: a file cannot be written; its name is the one that it was to have in ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".parts") as name:
+        drafts = Path(name)
+        try:
+            yield drafts
+        except OSError as error:
+            if error.filename and Path(error.filename).parent == drafts:
+                error.filename = str(folder / Path(error.filename).name)
+            raise
+        for draft in sorted(drafts.iterdir()):
+            draft.replace(folder / draft.name)
+        sync_entries(folder)
 
 
 def sync_entries(folder: Path) -> None:

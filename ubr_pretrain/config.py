@@ -7,6 +7,7 @@ one line and exit code 2, before any work.
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +32,9 @@ MAX_MESSAGE = 2000
 
 MAX_YAML_DEPTH = 20
 """Ours nest four deep; a parser that recurses ends at a thousand."""
+
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What was asked is right; the disk has no room for it, or fails."""
 
 MAX_SEED = 2**63 - 1
 """Generators of numpy and torch take it alike."""
@@ -260,3 +264,12 @@ def refuse(prog: str, message: str) -> NoReturn:
     """End a command with one line on standard error and exit code 2."""
     print(f"{prog}: error: {printable(message, MAX_MESSAGE)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def give_up(prog: str, error: ValueError | OSError) -> NoReturn:
+    """End a command with one line that names the file: exit code 1 where a disk is full, else 2."""
+    if not (isinstance(error, OSError) and error.errno in DISK_FAULTS):
+        refuse(prog, str(error))
+    words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    print(f"{prog}: error: {printable(words, MAX_MESSAGE)}", file=sys.stderr)
+    raise SystemExit(1)

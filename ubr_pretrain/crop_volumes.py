@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up, refuse
 
 if TYPE_CHECKING:
     from ubr_pretrain.crop import BodyStretch
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             a.paths, stretch, scorer, a.out, margin_mm=a.margin_mm, overwrite=a.overwrite
         )
     except (OSError, ValueError) as error:
-        refuse(parser.prog, str(error))
+        give_up(parser.prog, error)
 
 
 def _stretch(

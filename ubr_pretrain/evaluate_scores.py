@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
     try:
         evaluate(a.scores, a.labels, a.out, calibrate=a.calibrate, seed=a.seed)
-    except (ValueError, FileNotFoundError) as error:
-        refuse(parser.prog, str(error))
+    except (ValueError, OSError) as error:
+        give_up(parser.prog, error)
     return 0
 
 

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ubr_pretrain.config import config_parser, parse_config, refuse
+from ubr_pretrain.config import config_parser, give_up, parse_config, refuse
 from ubr_pretrain.evidence_config import EvidenceConfig
 
 Say = Callable[[str], None]
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return gather_evidence(config, rest.out, overwrite=rest.overwrite)
-    except ValueError as error:
-        refuse(parser.prog, str(error))
+    except (ValueError, OSError) as error:
+        give_up(parser.prog, error)
     except FloatingPointError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

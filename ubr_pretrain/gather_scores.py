@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         tally = gather(a.out, a.format)
-    except ValueError as error:
-        refuse(parser.prog, str(error))
+    except (ValueError, OSError) as error:
+        give_up(parser.prog, error)
     left = {"copies in other units": tally.copies, "no longer in the archive": tally.gone}
     over = ", ".join(f"{count} {what}" for what, count in left.items() if count)
     passed = f" ({over} left out)" if over else ""

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up
 from ubr_pretrain.pretrained import NUM_VIEWS
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=a.device,
         )
     except (OSError, ValueError) as error:
-        refuse(parser.prog, str(error))
+        give_up(parser.prog, error)
     return 0
 
 

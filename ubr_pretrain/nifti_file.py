@@ -7,6 +7,7 @@ negative x and y). Voxels are those of `Volume.hu`: whole HU, int16, padding bel
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -92,15 +93,14 @@ def write_image(image: sitk.Image, path: Path) -> None:
             sitk.GetArrayViewFromImage(stored), sitk.GetArrayViewFromImage(image)
         )
         if not same_voxels or not np.allclose(_corners_mm(stored), _corners_mm(image), atol=0.01):
-            raise OSError(f"{path}: what was written does not read back (disk full?)")
+            raise OSError(errno.EIO, "what was written does not read back (disk full?)", str(path))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except RuntimeError as error:
         said = str(error).strip().splitlines()[-1]
-        raise OSError(
-            f"{path}: what was written does not read back (disk full?): {said}"
-        ) from error
+        words = f"what was written does not read back (disk full?): {said}"
+        raise OSError(errno.EIO, words, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

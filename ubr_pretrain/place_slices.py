@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up
 from ubr_pretrain.ubr_config import Losses
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         left_out = place_slices(a.scores, a.out, Losses())
     except (ValueError, OSError) as error:
-        refuse(parser.prog, str(error))
+        give_up(parser.prog, error)
     for line in left_out:
         print(line, file=sys.stderr)
     return 0

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ubr_pretrain.config import CommandParser, refuse
+from ubr_pretrain.config import CommandParser, give_up, refuse
 from ubr_pretrain.pretrained import NUM_VIEWS
 
 SCHEMA_VERSION = 1
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=a.seed,
         )
     except (OSError, ValueError) as error:
-        refuse(parser.prog, str(error))
+        give_up(parser.prog, error)
     return 0
 
 
