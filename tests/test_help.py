@@ -8,6 +8,7 @@ import pytest
 
 from tests.help_texts import COMMANDS, ROOT, printed_help, stored_help
 from ubr_pretrain import __version__
+from ubr_pretrain.reading_rules import ReadingRules
 
 HEAVY = {"torch", "torchvision", "SimpleITK", "cv2", "pandas", "matplotlib", "scipy", "sklearn"}
 
@@ -110,3 +111,12 @@ def test_a_complaint_that_the_parser_has_before_help_stays(audit_coco, capsys) -
 def test_what_is_no_command_is_no_attribute() -> None:
     with pytest.raises(ImportError, match="nosuch"):
         from ubr_pretrain.commands import nosuch  # noqa: F401
+
+
+def test_V11_V23_V24_V30_V32_V57_the_rules_of_the_reader_are_no_flags() -> None:
+    """No command has a flag for the gaps, angles, orientation, spacing or bytes that a volume may
+    have: these rules are keywords of `read_volume`, in Python."""
+    flags = {"stride_mm", "checksums"}  # of score_volumes.py
+    words = "|".join(ReadingRules.model_fields.keys() - flags).replace("_", "[-_]")
+    for module in COMMANDS.values():
+        assert not re.search(rf"--\S*(?:{words})", stored_help(module).read_text("utf-8")), module

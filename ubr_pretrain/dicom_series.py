@@ -21,7 +21,7 @@ from ubr_pretrain.dicom_pixels import decode, read_plain
 from ubr_pretrain.dicom_slices import CtSlice, ct_slices
 from ubr_pretrain.hounsfield import HuScale
 from ubr_pretrain.orientation import StoredGrid, room_for, to_axial
-from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.reading_rules import SPACING_HINT, ReadingRules
 from ubr_pretrain.slice_watch import SliceWatch, announcer
 from ubr_pretrain.sparse_volume import plan_stored
 from ubr_pretrain.stored_file import stamp
@@ -184,7 +184,7 @@ def _grid(ordered: Sequence[CtSlice], rules: ReadingRules, path: Path) -> Stored
             "E-GAP",
             path,
             f"slices are {step_mm:.2f} mm apart, but {', '.join(gaps[:SHOWN_GAPS])}{more}",
-            "set allow_gaps to keep the true positions",
+            "in Python, read_volume(..., allow_gaps=True) keeps the true positions",
         )
     return StoredGrid(
         axes_lps=np.array(
@@ -217,9 +217,7 @@ def _single_step_mm(single: CtSlice, rules: ReadingRules) -> float:
         return single.thickness_mm
     if rules.spacing_mm_zyx is not None:
         return rules.spacing_mm_zyx[0]
-    raise VolumeRefused(
-        "E-SPACING", single.path, "is one slice without a thickness", "give spacing_mm_zyx"
-    )
+    raise VolumeRefused("E-SPACING", single.path, "is one slice without a thickness", SPACING_HINT)
 
 
 def _sideways(ordered: Sequence[CtSlice]) -> list[str]:

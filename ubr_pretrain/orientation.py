@@ -162,7 +162,7 @@ def _check_angles(axes_zyx: NDArray[np.float64], rules: ReadingRules, path: Path
             "E-TILT",
             path,
             f"slices are tilted by {tilt_deg:.1f} degrees, limit {rules.max_tilt_deg:g}",
-            "raise max_tilt_deg to use them at their slice-normal distances",
+            "in Python, read_volume(..., max_tilt_deg=...) takes up to 45 degrees",
         )
     oblique_deg = angle_deg(z_axis, BODY_AXES_LPS[0])
     if oblique_deg > rules.max_oblique_deg:
@@ -171,7 +171,7 @@ def _check_angles(axes_zyx: NDArray[np.float64], rules: ReadingRules, path: Path
             path,
             f"slices run {oblique_deg:.1f} degrees off the body axis, limit "
             f"{rules.max_oblique_deg:g}",
-            "raise max_oblique_deg, or resample to axial slices",
+            "resample; in Python, read_volume(..., max_oblique_deg=...) takes up to 45 degrees",
         )
     return tilt_deg
 

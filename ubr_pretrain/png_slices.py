@@ -23,7 +23,12 @@ from numpy.typing import NDArray
 from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
 from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused
 from ubr_pretrain.folder_names import lesion_tables
-from ubr_pretrain.reading_rules import MAX_SIDE_PX, ReadingRules, check_spacing
+from ubr_pretrain.reading_rules import (
+    MAX_SIDE_PX,
+    SPACING_HINT,
+    ReadingRules,
+    check_spacing,
+)
 from ubr_pretrain.sparse_volume import plan_reading
 from ubr_pretrain.stored_file import PNG_MAGIC, StoredFile, describe
 
@@ -34,7 +39,7 @@ MAX_FILE_BYTES = 3 * MAX_SIDE_PX**2
 
 GREY = 0
 COLOUR_NAMES = {2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
-SPACING_HINT = "give spacing_mm_zyx, or put DL_info.csv beside the Images_png folder"
+TABLE_HINT = f"put DL_info.csv beside the Images_png folder; {SPACING_HINT}"
 
 
 def slice_number(path: Path) -> int | None:
@@ -126,20 +131,20 @@ def table_spacing_mm(folder: Path) -> tuple[float, float, float]:
         found |= _spacings(table, stat.st_size, stat.st_mtime_ns).get(folder.name, frozenset())
     if not found:
         where = ", ".join(table.name for table in tables) or "no DL_info*.csv found"
-        raise VolumeRefused("E-SPACING", folder, f"has no spacing ({where})", SPACING_HINT)
+        raise VolumeRefused("E-SPACING", folder, f"has no spacing ({where})", TABLE_HINT)
     if len(found) > 1:
         raise VolumeRefused(
             "E-SPACING",
             folder,
             f"has contradicting spacings: {' / '.join(sorted(found))}",
-            "give spacing_mm_zyx",
+            SPACING_HINT,
         )
     (text,) = found
     try:
         x, y, z = (float(word) for word in text.split(","))
     except ValueError as error:
         raise VolumeRefused(
-            "E-SPACING", folder, f"Spacing_mm_px_ {text!r} is not x, y, z", SPACING_HINT
+            "E-SPACING", folder, f"Spacing_mm_px_ {text!r} is not x, y, z", TABLE_HINT
         ) from error
     check_spacing(folder, (z, y, x))
     return z, y, x

@@ -22,6 +22,9 @@ MIN_SPACING_MM = 0.001
 MAX_SIDE_PX = 4096
 """Largest accepted side of one slice (ultra-high-resolution CT has 2048)."""
 
+SPACING_HINT = "if it is known, in Python: read_volume(..., spacing_mm_zyx=(z, y, x))"
+"""What can be done about a file without a spacing: no command has a flag for these rules."""
+
 _AXIS_OF_LETTER = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
 

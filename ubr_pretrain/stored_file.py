@@ -154,7 +154,7 @@ class StoredFile:
                 "E-SIZE-LIMIT",
                 self.path,
                 f"declares {num_bytes} bytes of voxels, limit {max_bytes}",
-                "raise max_bytes if the file is to be trusted",
+                "if the file is to be trusted, in Python: read_volume(..., max_bytes=...)",
             )
         return self._blocks(num_bytes, block_bytes, None if chosen is None else set(chosen))
 

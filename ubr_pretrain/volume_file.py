@@ -17,7 +17,7 @@ from ubr_pretrain.metaimage_header import read_metaimage_header
 from ubr_pretrain.nifti_header import read_nifti_header
 from ubr_pretrain.nrrd_header import read_nrrd_header
 from ubr_pretrain.orientation import StoredGrid, axes_of_letters, body_order, room_for, to_axial
-from ubr_pretrain.reading_rules import ReadingRules
+from ubr_pretrain.reading_rules import SPACING_HINT, ReadingRules
 from ubr_pretrain.slice_watch import SliceWatch, announcer
 from ubr_pretrain.sparse_volume import plan_stored
 from ubr_pretrain.stored_file import StoredFile, describe
@@ -97,13 +97,13 @@ def _grid(header: VolumeHeader, path: Path, rules: ReadingRules) -> StoredGrid:
                 "E-GEOM",
                 path,
                 "states no orientation, so head and feet cannot be told apart",
-                "give orientation, e.g. LPS, if it is known",
+                'if it is known, in Python: read_volume(..., orientation="LPS")',
             )
         axes = axes_of_letters(rules.orientation)
     spacing_mm = header.spacing_mm
     if spacing_mm is None:
         if rules.spacing_mm_zyx is None:
-            raise VolumeRefused("E-SPACING", path, "states no spacing", "give spacing_mm_zyx")
+            raise VolumeRefused("E-SPACING", path, "states no spacing", SPACING_HINT)
         order = body_order(axes)
         by_axis = {order[b]: rules.spacing_mm_zyx[b] for b in range(3)}
         spacing_mm = (by_axis[0], by_axis[1], by_axis[2])

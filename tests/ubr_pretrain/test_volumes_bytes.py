@@ -23,6 +23,7 @@ from tests.ubr_pretrain.stored_volumes import (
     write_itk,
 )
 from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.volumes import find_volumes, read_volume
 
 
@@ -162,9 +163,12 @@ def test_V57_gzip_bomb_behind_a_small_volume_is_stopped_early(tmp_path: Path) ->
 
 
 def test_V57_the_ceiling_is_checked_before_anything_is_allocated(tmp_path: Path) -> None:
-    """E-SIZE-LIMIT with bytes and limit (4 GB unless told), before any memory is taken."""
+    """E-SIZE-LIMIT with bytes and limit (4 GB), before any memory is taken; read where Python gives
+    a larger limit, as the hint tells."""
     path = nii(tmp_path)
-    refused(path, "E-SIZE-LIMIT", "240 bytes", "limit 239", max_bytes=239)
+    hint = "in Python: read_volume(..., max_bytes=...)"
+    refused(path, "E-SIZE-LIMIT", "240 bytes", "limit 239", hint, max_bytes=239)
+    assert ReadingRules().max_bytes == 4_000_000_000
     assert read_volume(path, max_bytes=240).num_slices == 6
 
 

@@ -17,8 +17,8 @@ from tests.ubr_pretrain.dicom_writer import (
     write_series,
 )
 from tests.ubr_pretrain.stored_volumes import refused, scan
-from ubr_pretrain.ct import STEP_TOLERANCE
-from ubr_pretrain.volumes import read_volume
+from ubr_pretrain.ct import STEP_TOLERANCE, VolumeRefused
+from ubr_pretrain.volumes import find_volumes, read_volume
 
 SHAPE = (7, 6, 5)
 SPACING = (5.0, 0.75, 0.5)
@@ -128,25 +128,33 @@ def test_V24_a_slight_tilt_is_noted(tmp_path: Path, hu) -> None:
 
 
 def test_V23_an_oblique_series_is_refused(tmp_path: Path, hu) -> None:
-    """E-OBLIQUE with the degrees; read where a larger limit is given."""
+    """E-OBLIQUE with the degrees; read where Python gives a larger limit, as the hint tells."""
     lean = np.radians(30)
     orientation = (1, 0, 0, 0, np.cos(lean), np.sin(lean))
     for k, one in enumerate(hu):
         place = -5.0 * k * np.array([0, -np.sin(lean), np.cos(lean)])
         save(slice_dataset(one, place, orientation=orientation), tmp_path / f"{k}.dcm")
-    refused(tmp_path, "E-OBLIQUE", "30.0 degrees")
+    refused(tmp_path, "E-OBLIQUE", "30.0 degrees", "in Python, read_volume(..., max_oblique_deg=")
     np.testing.assert_array_equal(read_volume(tmp_path, max_oblique_deg=45).hu, hu)
 
 
-def test_V11_missing_slices_are_listed_or_kept_as_gaps(tmp_path: Path, hu) -> None:
-    """E-GAP with the gap and its z; where gaps are allowed, every slice keeps its true place."""
+def test_V11_missing_slices_are_listed_or_kept_as_gaps(tmp_path: Path) -> None:
+    """E-GAP with the length of every gap and the z below it; where Python says that gaps are
+    allowed, as the hint tells, every slice keeps its true place."""
+    hu = scan((10, 6, 5))
     write_series(tmp_path, hu, SPACING, top_mm=100)
-    (tmp_path / "002.dcm").unlink()
-    refused(tmp_path, "E-GAP", "5.00 mm apart, but 10.00 mm at z = 85.00", "allow_gaps")
+    for missing in (2, 6, 7):
+        (tmp_path / f"{missing:03d}.dcm").unlink()
+    refused(
+        tmp_path,
+        "E-GAP",
+        "5.00 mm apart, but 15.00 mm at z = 60.00, 10.00 mm at z = 85.00  in Python, "
+        "read_volume(..., allow_gaps=True) keeps the true positions",
+    )
     volume = read_volume(tmp_path, allow_gaps=True)
-    np.testing.assert_allclose(volume.z_mm, [0, 5, 15, 20, 25, 30])
-    assert volume.runs == (range(2), range(2, 6))
-    np.testing.assert_array_equal(volume.hu, np.delete(hu, 2, axis=0))
+    np.testing.assert_allclose(volume.z_mm, [0, 5, 15, 20, 25, 40, 45])
+    assert volume.runs == (range(2), range(2, 5), range(5, 7))
+    np.testing.assert_array_equal(volume.hu, np.delete(hu, [2, 6, 7], axis=0))
 
 
 def test_V12_slices_missing_at_an_end_leave_a_shorter_scan(tmp_path: Path, hu) -> None:
@@ -219,11 +227,25 @@ def test_V21_V31_V32_V37_V41_V43_V56_V68_a_slice_that_cannot_be_trusted_refuses_
         assert fault.path.endswith("004.dcm")
 
 
-def test_V20_one_slice_of_another_size(tmp_path: Path, hu) -> None:
-    """E-SIZE with the file, its size and the others'."""
-    small = put(Rows=3, PixelData=bytes(30))
-    fault = refused(write_series(tmp_path, hu, SPACING, change={1: small}), "E-SIZE", "(3, 5)")
-    assert fault.path.endswith("001.dcm")
+@pytest.mark.parametrize(
+    ("small", "odd", "words"),
+    [
+        ([1], "001.dcm", "rows, columns (3, 5), its series has (6, 5)"),
+        ([4, 5, 6], "004.dcm", "rows, columns (3, 5), its series has (6, 5)"),
+        ([0, 1, 2, 3], "004.dcm", "rows, columns (6, 5), its series has (3, 5)"),
+    ],
+    ids=["one", "three", "most"],
+)
+def test_V20_slices_of_another_size(tmp_path: Path, hu, small, odd: str, words: str) -> None:
+    """E-SIZE with the first file that departs from the most, its size and theirs, be it one slice
+    or half a series: it is one result and never split by size, since nothing tells which part is
+    the scan."""
+    change = {k: put(Rows=3, PixelData=bytes(30)) for k in small}
+    fault = refused(write_series(tmp_path, hu, SPACING, change=change), "E-SIZE", words)
+    assert fault.path.endswith(odd)
+    (entry,) = find_volumes([tmp_path])
+    with pytest.raises(VolumeRefused, match=r"^E-SIZE "):
+        entry.read()
 
 
 def test_V21_one_slice_of_another_orientation(tmp_path: Path, hu) -> None:

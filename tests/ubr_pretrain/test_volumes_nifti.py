@@ -120,9 +120,9 @@ def test_V29_both_codes_are_needed_for_a_disagreement(tmp_path: Path) -> None:
 
 
 def test_V30_without_any_orientation_head_and_feet_are_not_guessed(tmp_path: Path) -> None:
-    """E-GEOM; read once the caller states the orientation."""
+    """E-GEOM; read once Python states the orientation, as the hint tells."""
     path = nii(tmp_path, qform_code=0, sform_code=0)
-    refused(path, "E-GEOM", "head and feet", "orientation")
+    refused(path, "E-GEOM", "head and feet", 'in Python: read_volume(..., orientation="LPS")')
     np.testing.assert_array_equal(read_volume(path, orientation="LPI").hu, scan())
     np.testing.assert_array_equal(read_volume(path, orientation="lps").hu, scan()[::-1])
 

@@ -106,10 +106,10 @@ def test_nrrd_fields_that_would_change_the_voxels_are_refused(tmp_path, line, co
 
 
 def test_V30_V32_what_the_caller_knows_completes_a_bare_nrrd(tmp_path: Path) -> None:
-    """E-GEOM, then E-SPACING, until the caller states orientation and spacing."""
+    """E-GEOM, then E-SPACING, until Python states orientation and spacing, as the hints tell."""
     path = with_lines(write_itk(tmp_path / "n.nrrd", scan()), space_directions=None, space=None)
-    refused(path, "E-GEOM", "orientation")
-    refused(path, "E-SPACING", "spacing_mm_zyx", orientation="LPI")
+    refused(path, "E-GEOM", "in Python: read_volume(..., orientation=")
+    refused(path, "E-SPACING", "in Python: read_volume(..., spacing_mm_zyx=", orientation="LPI")
     volume = read_volume(path, orientation="LPI", spacing_mm_zyx=SPACING)
     np.testing.assert_array_equal(volume.hu, scan())
     assert volume.spacing_mm_zyx == SPACING
