@@ -19,6 +19,7 @@ from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint, write_ch
 from ubr_pretrain.config import Config, first_problem
 from ubr_pretrain.ct import IMAGENET_INPUT, InputSpec
 from ubr_pretrain.foreign_weights import parse_json, read_foreign_weights
+from ubr_pretrain.imagenet_weights import imagenet_weights, require_torchvisions
 from ubr_pretrain.transferred_blocks import WHOLE, Block
 from ubr_pretrain.trunk import (
     Architecture,
@@ -182,14 +183,20 @@ def read_imagenet_trunk(file: Path | None, arch: Architecture, width: float = 1.
     Args:
         file: ``vgg16-*.pth`` / ``alexnet-*.pth`` as torchvision stores it (read with
             ``weights_only=True``), or a ``.safetensors`` of the same names; None: torchvision's
-            own cache or download.
+            own cache or download, held to its hash, as is a file of that name.
         arch: "vgg16" or "alexnet".
         width: must be 1.0 for torchvision's own weights; a file may hold a narrower trunk.
 
     Raises:
         ValueError: the weights cannot be had, or do not fit; the message says what to do.
     """
-    tensors = _read_torchvision_file(file) if file else _download_torchvision(arch, width)
+    if file is None and width != 1.0:
+        raise ValueError(
+            f"no ImageNet weights exist for width {width}; give --imagenet-weights FILE"
+        )
+    if file is not None:
+        require_torchvisions(file, arch)
+    tensors = _read_torchvision_file(file or imagenet_weights(arch))
     source = str(file or f"torchvision {arch}")
     names = torchvision_names(arch)
     features = {name: t for name, t in tensors.items() if name.startswith("features.")}
@@ -215,25 +222,3 @@ def _read_torchvision_file(file: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise CheckpointRefused(f"{file}: not a flat dictionary of tensors as torchvision saves it")
     return dict(tensors)
-
-
-def _download_torchvision(arch: Architecture, width: float) -> dict[str, Tensor]:
-    from urllib.error import URLError
-
-    import torchvision
-
-    if width != 1.0:
-        raise ValueError(
-            f"no ImageNet weights exist for width {width}; give --imagenet-weights FILE"
-        )
-    weights = {
-        "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
-        "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
-    }[arch]
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (URLError, OSError) as error:
-        raise ValueError(
-            f"torchvision's {arch} weights are not in its cache and cannot be fetched ({error}); "
-            f"download {weights.url} elsewhere and pass the file with --imagenet-weights"
-        ) from error

@@ -33,6 +33,9 @@ project made it (``made_by``, which the first files of layout 1 lack; nothing de
 
 _TENSOR = "$tensor"
 
+MAX_HEADER_BYTES = 100_000_000
+"""What safetensors itself reads of one."""
+
 _asking_umask = threading.Lock()
 """It can only be asked by setting it, for all threads."""
 
@@ -242,7 +245,27 @@ def look_of(path: Path) -> str:
     if head.startswith(b"PK"):
         return "" if path.suffix != ".safetensors" else "looks like a file of torch.save"
     looks = describe(head)
-    return "" if looks.startswith("begins with") else looks
+    if looks.startswith("begins with"):
+        return _cut_off(path) if path.suffix == ".safetensors" else ""
+    return looks
+
+
+def _cut_off(path: Path) -> str:
+    """Say how much of a safetensors file is missing at its end, "" where nothing seems to be."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            return ""
+        if size < 8 + length:
+            return f"cut off after {size} bytes, within its header"
+        try:
+            header = json.loads(file.read(length))
+            tensors = (header[name] for name in header.keys() - {"__metadata__"})
+            whole = 8 + length + max(int(tensor["data_offsets"][1]) for tensor in tensors)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return ""
+    return f"cut off after {size} of {whole} bytes" if size < whole else ""
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

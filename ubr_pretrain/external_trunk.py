@@ -27,19 +27,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ubr_pretrain.backbone import Backbone, Provenance, read_backbone, read_entries
 from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.ct import InputSpec
-from ubr_pretrain.foreign_file import read_foreign_file, weight_file
+from ubr_pretrain.foreign_file import read_foreign_file, tensors_by_name, weight_file
 from ubr_pretrain.layouts import NAMINGS, Layout, tensor_names
 from ubr_pretrain.trunk import LAYERS, Architecture, Trunk, load_trunk, require_plain_floats
-
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-"""Keys under which trainers put the tensors, beside an optimiser or a number of epochs."""
 
 HEADS = frozenset(
     {
@@ -69,6 +65,7 @@ class ExternalTrunk:
         prefix: before every name, "" where there was none.
         ignored: tensors behind the trunk, counted by the first part of their names.
         in_channels: of conv1 in the file.
+        beside: other entries of the dictionaries that held the tensors, such as an optimiser's.
     """
 
     backbone: Backbone
@@ -76,14 +73,16 @@ class ExternalTrunk:
     prefix: str = ""
     ignored: Mapping[str, int] = field(default_factory=dict)
     in_channels: int = 3
+    beside: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
         """What was found, for a reader."""
         under = f" under {self.prefix!r}" if self.prefix else ""
         grey = ", one channel given to three" if self.in_channels == 1 else ""
-        heads = ", ".join(f"{count} of {name}" for name, count in self.ignored.items())
-        return f"{self.layout} layout{under}{grey}" + (f", ignored: {heads}" if heads else "")
+        ignored = [f"{count} of {name}" for name, count in self.ignored.items()]
+        named = ", ".join([*ignored, *self.beside])
+        return f"{self.layout} layout{under}{grey}" + (f", ignored: {named}" if named else "")
 
 
 def read_external_trunk(
@@ -110,7 +109,7 @@ def read_external_trunk(
     for stated in statements:
         if "kind" in stated:
             return _read_own(file, stated["kind"], width, input_spec, arch)
-    tensors = _unwrap(file, content)
+    tensors, beside = tensors_by_name(file, content)
     layout, prefix = _recognise(file, tensors, arch)
     names = {f"{prefix}{theirs}": ours for ours, theirs in tensor_names(arch, layout).items()}
     ignored = _set_aside(file, tensors, names, prefix, f"{CALLED[arch]} ({layout} layout)")
@@ -149,7 +148,9 @@ def read_external_trunk(
         and {*tensor_names(arch, described.layout).values()} == names.keys()
     ):
         layout, prefix = described.layout, ""
-    return ExternalTrunk(Backbone(trunk, spec, made), layout, prefix, ignored, in_channels)
+    strangers = () if described else beside  # those of an export are its description
+    found = Backbone(trunk, spec, made)
+    return ExternalTrunk(found, layout, prefix, ignored, in_channels, strangers)
 
 
 def _read_own(
@@ -168,36 +169,6 @@ def _read_own(
         )
     _input_of(file, own.input_spec, wanted)
     return ExternalTrunk(own, "ubr")
-
-
-def _unwrap(file: Path, content: Any) -> dict[str, Tensor]:
-    """Return the tensors of a nest of dictionaries."""
-    while isinstance(content, Mapping):
-        arrays = {
-            str(name): _tensor(value, f"{file}: {name}") if isinstance(value, np.ndarray) else value
-            for name, value in content.items()
-            if isinstance(value, (Tensor, np.ndarray))
-        }
-        if arrays:
-            return arrays
-        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if len(inside) != 1:
-            found = ", ".join(map(str, content)) or "nothing"
-            raise CheckpointRefused(
-                f"{file}: no tensors, and not one of {', '.join(WRAPPERS)} to look into "
-                f"(it holds {found})"
-            )
-        content = content[inside[0]]
-    raise CheckpointRefused(f"{file}: holds a {type(content).__name__}, not tensors by name")
-
-
-def _tensor(array: np.ndarray[Any, Any], called: str) -> Tensor:
-    try:
-        return torch.from_numpy(array)
-    except (TypeError, ValueError) as error:
-        raise CheckpointRefused(
-            f"{called} holds {array.dtype.name}, which no tensor can"
-        ) from error
 
 
 def _recognise(file: Path, names: Mapping[str, Tensor], arch: Architecture) -> tuple[Layout, str]:

@@ -18,12 +18,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
-from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256
+from ubr_pretrain.checkpoint import CheckpointRefused, file_sha256, look_of
 from ubr_pretrain.foreign_weights import parse_json, read_foreign_weights, read_plain_pickle
+from ubr_pretrain.printable import printable
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Keys under which trainers put the tensors, beside an optimiser or a number of epochs."""
+
+MOST_NAMED = 12
+"""Entries beside the tensors that are named; of more, their number is."""
 
 HUB_WEIGHTS = ("model.safetensors", "model.pth", "model.onnx")
 HUB_CONFIG = "config.json"
@@ -79,6 +87,44 @@ def read_foreign_file(path: Path) -> tuple[Any, Sequence[Mapping[str, Any]]]:
     return content, [about for about in said if _is_ours(about)]
 
 
+def tensors_by_name(file: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the tensors of a nest of dictionaries, and the names of all entries beside them.
+
+    Raises:
+        CheckpointRefused: there are none, or several places to look for them.
+    """
+    beside: list[str] = []
+    while isinstance(content, Mapping):
+        tensors = {
+            str(name): _tensor(value, f"{file}: {name}") if isinstance(value, np.ndarray) else value
+            for name, value in content.items()
+            if isinstance(value, (Tensor, np.ndarray))
+        }
+        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not tensors and len(inside) != 1:
+            found = ", ".join(map(str, content)) or "nothing"
+            raise CheckpointRefused(
+                f"{file}: no tensors, and not one of {', '.join(WRAPPERS)} to look into "
+                f"(it holds {found})"
+            )
+        taken = {*tensors} or {*inside}
+        beside += sorted(printable(str(key)) for key in content if str(key) not in taken)
+        if tensors:
+            more = len(beside) - MOST_NAMED
+            return tensors, (*beside[:MOST_NAMED], *([f"{more} more"] if more > 0 else []))
+        content = content[inside[0]]
+    raise CheckpointRefused(f"{file}: holds a {type(content).__name__}, not tensors by name")
+
+
+def _tensor(array: np.ndarray[Any, Any], called: str) -> Tensor:
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        raise CheckpointRefused(
+            f"{called} holds {array.dtype.name}, which no tensor can"
+        ) from error
+
+
 def _read_hub_config(config: Path, weights: Path) -> list[Any]:
     """Return what ``config.json`` may say: at its top, or in ``about`` where others have that."""
     if not config.is_file():
@@ -123,7 +169,8 @@ def read_onnx(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (DecodeError, ValueError, TypeError) as error:
         if isinstance(error, CheckpointRefused):
             raise
-        raise CheckpointRefused(f"{file}: not a whole ONNX file ({error})") from error
+        reason = look_of(file) or error
+        raise CheckpointRefused(f"{file}: not a whole ONNX file ({reason})") from error
     if not tensors:
         raise CheckpointRefused(f"{file}: holds no tensors")
     return tensors, {prop.key: prop.value for prop in model.metadata_props}

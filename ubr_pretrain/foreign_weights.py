@@ -70,7 +70,8 @@ def read_foreign_weights(file: Path) -> tuple[Any, Mapping[str, Any]]:
     except (*_DAMAGED, RuntimeError, OSError, OverflowError, MemoryError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         reason = look_of(file) or said[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch would say how to run it nevertheless
+        if isinstance(error, pickle.UnpicklingError) and not look_of(file):
+            # torch would say how to run it nevertheless
             odd = re.search(r"GLOBAL (\S+)", str(error))
             what = printable(odd[1]) if odd else "more than tensors"
             reason = f"it holds {what}, which is not executed: save the state_dict alone"
@@ -90,7 +91,10 @@ def _require_checksums(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except (*_ZIP_ERRORS, OSError) as error:
-        raise CheckpointRefused(f"{file}: not a whole torch file ({error})") from error
+        cut = f"; cut off after {file.stat().st_size} bytes?" * isinstance(
+            error, zipfile.BadZipFile
+        )
+        raise CheckpointRefused(f"{file}: not a whole torch file ({error}{cut})") from error
     if damaged is not None:
         raise CheckpointRefused(f"{file}: {damaged} fails its checksum: the file is damaged")
 

@@ -117,18 +117,6 @@ def test_C02_html_and_empty_files_are_refused(tmp_path):
             read_imagenet_trunk(tmp_path / name, "vgg16")
 
 
-def test_C14_without_weights_and_network_the_message_says_what_to_do(monkeypatch, tmp_path):
-    """The message names the URL and the flag that takes a downloaded file."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-
-    def offline(*_args, **_kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    with pytest.raises(ValueError, match=r"vgg16-.*\.pth elsewhere .* --imagenet-weights"):
-        read_imagenet_trunk(None, "vgg16")
-
-
 def test_a_trunk_of_ours_in_torchvisions_names_is_not_taken_for_imagenets(tmp_path):
     trunk = Trunk(width=0.1)
     named = {name: trunk.state_dict()[own] for own, name in torchvision_names("vgg16").items()}

@@ -93,7 +93,8 @@ def test_C08_every_known_layout_and_prefix_gives_the_same_trunk(
     """Every known layout and prefix gives the same trunk; which one it was is said."""
     found = read(saved(tmp_path, content(trunk), name))
     assert (found.layout, found.prefix, found.ignored) == (layout, prefix, {})
-    assert found.words == f"{layout} layout" + (f" under '{prefix}'" if prefix else "")
+    kept = found.words.partition(", ignored: ")[0]
+    assert kept == f"{layout} layout" + (f" under '{prefix}'" if prefix else "")
     assert found.backbone.input_spec == IMAGENET_INPUT
     assert found.backbone.provenance == Provenance(init="external")
     for key, tensor in trunk.state_dict().items():
@@ -126,6 +127,27 @@ def test_C06_heads_beside_and_behind_the_prefix_are_counted_by_name(
     assert found.ignored == {"classifier": 1, "roi_heads": 2}
 
 
+def test_C06_entries_beside_the_weights_are_named_and_ignored(trunk: Trunk, tmp_path: Path) -> None:
+    """An optimiser's state, another (averaged) set of weights, a number of epochs, at any depth,
+    are named and ignored; of hundreds the first twelve and how many more."""
+    weights = named(trunk, "torchvision")
+    for content, beside in (
+        ({"model": weights, "optimizer": {"state": {}}, "epoch": 3}, "epoch, optimizer"),
+        ({"state_dict": weights, "ema": dict(weights), "a\nb": 1}, r"a\nb, ema"),
+        ({"model": {"state_dict": weights, "meta": {}}, "scaler": None}, "scaler, meta"),
+        (weights | {"model_ema": dict(weights)}, "model_ema"),
+        ({"model": weights} | {f"x{i:03}": i for i in range(300)}, "x010, x011, 288 more"),
+    ):
+        found = read(saved(tmp_path, content))
+        assert found.words.startswith("torchvision layout, ignored: ")
+        assert found.words.endswith(f" {beside}"), found.words
+        first = trunk.state_dict()["conv1_1.weight"]
+        assert torch.equal(found.backbone.trunk.state_dict()["conv1_1.weight"], first)
+    heads = weights | {"classifier.0.weight": torch.zeros(2)}
+    found = read(saved(tmp_path, {"model": heads, "epoch": 3}))
+    assert found.words == "torchvision layout, ignored: 1 of classifier, epoch"
+
+
 def test_half_precision_becomes_the_same_values_in_float32(trunk: Trunk, tmp_path: Path) -> None:
     half = {name: tensor.half() for name, tensor in named(trunk, "torchvision").items()}
     weight = read(saved(tmp_path, half)).backbone.trunk.state_dict()["conv4_1.weight"]
@@ -151,7 +173,7 @@ def test_our_own_export_says_its_input_and_how_it_was_made(
     write_weights(files.weights, exported)
     write_companions(files, exported, title="trunk")
     found = read_external_trunk(tmp_path / name, WIDTH)
-    assert found.layout == layout
+    assert found.words == f"{layout} layout"
     assert found.backbone.input_spec == OURS
     assert found.backbone.provenance == made
     assert read_external_trunk(tmp_path / name, WIDTH, OURS).backbone.input_spec == OURS
@@ -227,7 +249,8 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.safetensors"])
     def test_C02_a_cut_file(self, trunk: Trunk, tmp_path: Path, name: str) -> None:
-        """A cut .pth, .pkl or .safetensors is refused in one line with its name."""
+        """A cut .pth, .pkl or .safetensors is refused in one line with its name; a .safetensors
+        with how many bytes of how many are there, a .pth with how many."""
         content = named(trunk, "torchvision")
         path = saved(tmp_path, arrays(content) if name == "w.pkl" else content, name)
         whole = path.read_bytes()
@@ -235,22 +258,28 @@ class TestRefusals:
             path.write_bytes(whole[:kept])
             with pytest.raises(CheckpointRefused, match=name) as refusal:
                 read(path)
-            assert "\n" not in str(refusal.value)
+            line = str(refusal.value)
+            assert "\n" not in line
+            if name == "w.safetensors":
+                of = f"{kept} of {len(whole)} bytes" if kept > 10 else "10 bytes, within its header"
+                assert f"cut off after {of}" in line
+            elif name == "w.pth":
+                assert f"cut off after {kept} bytes?" in line
 
     @pytest.mark.parametrize(
         ("arch", "message"),
         [
             ("vgg16_bn", "has batch norms"),
-            ("vgg19", r"features\.\d+\.\w+ is no tensor of a VGG-16"),
-            ("alexnet", r"features\.\d+\.\w+ is no tensor of a VGG-16"),
-            ("vgg11", r"features\.\d+\.\w+ is no tensor of a VGG-16"),
+            ("vgg19", r"is no tensor of a VGG-16 .*; expected 13 convolutions, found 16"),
+            ("alexnet", r"is no tensor of a VGG-16 .*; expected 13 convolutions, found 5"),
+            ("vgg11", r"is no tensor of a VGG-16 .*; expected 13 convolutions, found 8"),
             ("vgg13", r"is no tensor of a VGG-16 .*; expected 13 convolutions, found 10"),
             ("resnet18", r"no known layout of a VGG-16: 0 tensors are called features\.0"),
         ],
     )
     def test_C04_another_architecture(self, tmp_path: Path, arch: str, message: str) -> None:
         """VGG-11, 13, 19, with batch norms, AlexNet and ResNet are refused: expected 13
-        convolutions, found how many."""
+        convolutions, found how many, or what else tells them apart."""
         with torch.device("meta"):
             model = getattr(torchvision.models, arch)()
         state = {k: torch.zeros(()).expand(v.shape) for k, v in model.state_dict().items()}
@@ -286,13 +315,21 @@ class TestRefusals:
                 read(path)
         assert not marker.exists()
 
-    @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.safetensors"])
+    @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.safetensors", "w.onnx"])
     def test_C02_absent_empty_and_html_files(self, tmp_path: Path, name: str) -> None:
-        """Absent, empty and HTML files are refused by name."""
-        for content in (None, b"", b"<html>404</html>"):
+        """Absent and empty files, web pages and Git LFS pointers in the place of weights are
+        refused by name, each as what it is."""
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 528\n"
+        for content, word in (
+            (None, "no such file"),
+            (b"", "holds no(thing| tensors)"),
+            (b"<html>404</html>", "looks like a web page"),
+            (b"\n<!DOCTYPE html>", "looks like a web page"),
+            (pointer, "looks like a Git LFS pointer; fetch the file itself"),
+        ):
             if content is not None:
                 (tmp_path / name).write_bytes(content)
-            with pytest.raises(CheckpointRefused, match=name):
+            with pytest.raises(CheckpointRefused, match=rf"{name}: .*{word}"):
                 read(tmp_path / name)
 
     def test_a_checkpoint_of_ours_that_is_no_backbone(self, tmp_path: Path) -> None:
