@@ -75,11 +75,15 @@ def test_the_voxels_beside_a_header_count_as_its_source(tmp_path):
 
 
 def test_V39_a_short_volume_is_refused_and_named(tmp_path):
-    """E-FEW with the longest run and m, in the log and the manifest; the rest is trained on."""
+    """The slice store leaves it out by E-FEW, with the longest run and m."""
     data = write_tiny_cohort(tmp_path / "data", 2)
+    slices = {name: read_volume(data / f"{name}.nii").num_slices for name in ("p0", "p1")}
     stored, refused = build(tmp_path / "store", data, min_slices=1000)
     assert stored == []
-    assert [(r.name, r.code) for r in refused] == [("p0", "E-FEW"), ("p1", "E-FEW")]
+    assert [(r.name, r.code, r.cause) for r in refused] == [
+        (name, "E-FEW", f"its longest run has {count} slices, m = 1000 needed")
+        for name, count in slices.items()
+    ]
 
 
 def test_V72_a_volume_under_two_names_never_falls_on_both_sides_of_a_split(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import torch
 import yaml
 
@@ -108,11 +109,15 @@ def test_T12_interrupted_run_equals_uninterrupted_run(cohort, straight, tmp_path
     assert_equal_runs(straight, tmp_path / "killed")
 
 
-def test_T04_sigterm_leaves_a_checkpoint_and_exit_code_143(cohort, straight, tmp_path):
-    """SIGTERM: a checkpoint of that step, status interrupted, code 143; it goes on bit for bit."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_T04_a_signal_leaves_a_checkpoint_and_its_exit_code(
+    number, code, cohort, straight, tmp_path
+):
+    """SIGTERM (code 143) or SIGUSR1 (138, as shells count): a checkpoint of that step, status
+    interrupted; it goes on bit for bit."""
     config = tiny_config(cohort)
-    stopped = run_and_signal(config, tmp_path / "stopped", signal.SIGTERM, 4)
-    assert stopped.returncode == 143, stopped.stderr
+    stopped = run_and_signal(config, tmp_path / "stopped", number, 4)
+    assert stopped.returncode == code, stopped.stderr
     saved = read_checkpoint(tmp_path / "stopped/checkpoints/last.safetensors", "ubr")
     assert saved["iteration"] == 4
     assert json.loads((tmp_path / "stopped/run.json").read_text())["status"] == "interrupted"
@@ -189,6 +194,24 @@ def test_T16_a_refused_volume_is_named_and_the_rest_is_trained_on(cohort, tmp_pa
     assert "E-TRUNC" in capsys.readouterr().err
     manifest = (tmp_path / "run/manifest.csv").read_text()
     assert 'p3,,refused,,"E-TRUNC' in manifest
+
+
+def test_V39_a_volume_of_too_few_slices_is_left_out_and_the_rest_is_trained_on(
+    tmp_path, capsys
+) -> None:
+    """E-FEW with the longest run and m, on the terminal and in `manifest.csv`; the rest is trained
+    on, and the exit code is 1."""
+    data = write_tiny_cohort(tmp_path / "data", 2)
+    image = sitk.ReadImage(str(data / "p1.nii"))
+    sitk.WriteImage(image[:, :, :3], str(data / "short.nii"))
+    run = tmp_path / "run"
+    assert train(tiny_config(data, iterations=1), run) == 1
+    cause = "its longest run has 3 slices, m = 4 needed"
+    assert f"refused: E-FEW  {data / 'short.nii'}  {cause}\n" in capsys.readouterr().err
+    manifest = pd.read_csv(run / "manifest.csv", keep_default_na=False).set_index("volume")
+    assert manifest["use"].to_dict() == {"p1": "train", "p0": "validation", "short": "refused"}
+    assert manifest.loc["short", "reason"] == f"E-FEW {cause}"
+    assert read_metrics(run / "metrics.jsonl")[-1]["iteration"] == 1
 
 
 def test_T14_a_loss_that_is_not_finite_stops_the_run_and_names_the_volumes(cohort, tmp_path):

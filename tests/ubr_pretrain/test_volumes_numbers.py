@@ -14,8 +14,9 @@ from tests.ubr_pretrain.stored_volumes import (
     write_itk,
     write_nibabel,
 )
-from ubr_pretrain.ct import AIR_HU
-from ubr_pretrain.volumes import looks_like_hu, read_volume
+from ubr_pretrain.ct import AIR_HU, InputSpec
+from ubr_pretrain.slice_store import build_slice_store
+from ubr_pretrain.volumes import find_volumes, looks_like_hu, read_volume
 
 NAN, INF = float("nan"), float("inf")
 
@@ -121,11 +122,19 @@ def body() -> np.ndarray:
     ids=["hu", "plus1024", "minus1024", "uint8", "minus1to1", "0to1", "constant"],
 )
 def test_V42_V48_V71_numbers_that_are_no_hu_are_noticed(tmp_path: Path, change, word) -> None:
-    """Scoring notes why they are no HU; training refuses by E-NOHU."""
-    volume = read_volume(write_itk(tmp_path / "b.nii", change(body()).astype(np.float32)))
+    """A note says why they are no HU; the slice store of a training refuses them by E-NOHU with the
+    same words."""
+    path = write_itk(tmp_path / "b.nii", change(body()).astype(np.float32))
+    volume = read_volume(path)
     doubt = looks_like_hu(volume)
     assert doubt is None if word is None else word in doubt
     assert any("not HU?" in note for note in volume.notes) == (word is not None)
+    stored, left_out = build_slice_store(
+        tmp_path / "store", find_volumes([path]), InputSpec(size_px=32), min_slices=3
+    )
+    assert [volume.name for volume in stored] == (["b"] if word is None else [])
+    told = [(refusal.code, refusal.cause) for refusal in left_out]
+    assert told == ([] if word is None else [("E-NOHU", doubt)])
 
 
 def test_V33_unusual_pixels_are_noted(tmp_path: Path) -> None:
