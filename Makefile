@@ -11,6 +11,8 @@
 # make stops   how long SIGTERM takes to end a command in its slowest phases, which may be five seconds
 # make audit   known holes of what is installed; it asks the package index, so it is no part of make check
 # make test-oldest   all tests with the lowest versions that pyproject.toml allows (another 5 GB)
+# make locked  .venv from .ci/locked.txt: the very versions this was tested with, every file by its SHA-256
+# make lock    .ci/locked.txt anew, from pyproject.toml and what the index has today
 # make help-texts   what every command prints on --help, stored where it is read at once
 # make bench   ratios against bounds and peers, into benchmarks/results.md (half an hour)
 # make scorer CT=ct OPENKBP=openkbp   the weights of the package, from the scans named in their model card (hours)
@@ -22,7 +24,7 @@ DEMO = runs/demo
 
 OLDEST = .venv-oldest
 
-.PHONY: setup demo test search check faults fuzz kill mutants load stops audit test-oldest help-texts bench scorer
+.PHONY: setup demo test search check faults fuzz kill mutants load stops audit locked lock test-oldest help-texts bench scorer
 
 setup: $(VENV)/.installed
 
@@ -64,6 +66,17 @@ stops: setup
 audit: setup
 	python -m pip install --quiet pip-audit
 	pip-audit --strict --skip-editable
+
+locked:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement .ci/locked.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(VENV)/.installed
+
+lock: setup
+	python -m pip install --quiet uv
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --quiet --no-header --no-annotate --upgrade --output-file .ci/locked.txt
 
 test-oldest:
 	$(PYTHON) -m venv $(OLDEST)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 import tomllib
 import zlib
@@ -10,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from converters.export_backbone import main as export_backbone
 from lesion_det.compare_inits import main as compare_inits
@@ -68,6 +71,29 @@ def test_S14_every_dependency_has_a_lowest_version() -> None:
     ours = [name for name in wanted if name.startswith(f"{project['name']}[")]
     assert len(ours) == 1
     assert [name for name in wanted if ">=" not in name] == ours
+
+
+def test_S14_a_locked_installation_names_every_file_by_its_hash() -> None:
+    """`make locked` installs what `.ci/locked.txt` pins, each file by its SHA-256; it holds every
+    dependency, within its bounds, and no address."""
+    pinned: dict[str, list[Requirement]] = {}
+    for entry in re.split(r"\n(?! )", (ROOT / ".ci/locked.txt").read_text("utf-8").strip()):
+        first, *hashes = entry.split(" \\\n")
+        package = Requirement(first)
+        (pin,) = package.specifier
+        assert (pin.operator, package.url) == ("==", None), first
+        assert hashes, first
+        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}", line) for line in hashes), first
+        pinned.setdefault(canonicalize_name(package.name), []).append(package)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = project["optional-dependencies"]
+    (own,) = (name for name in groups["dev"] if name.startswith(f"{project['name']}["))
+    more = [*chain(*(groups[extra] for extra in Requirement(own).extras))]
+    listed = [*project["dependencies"], *groups["dev"], *more]
+    for wanted in map(Requirement, [name for name in listed if name != own]):
+        for package in pinned[canonicalize_name(wanted.name)]:
+            (pin,) = package.specifier
+            assert wanted.specifier.contains(pin.version), f"{package} against {wanted}"
 
 
 @pytest.fixture(scope="module")
