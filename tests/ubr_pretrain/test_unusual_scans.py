@@ -1,13 +1,17 @@
 """Scans of what the scorer of the package was not made for: scored, flagged, never an exception."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.ubr_pretrain.tiny_cohort import write_nifti
 from ubr_pretrain import score_volume
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.phantom import sample_phantom
+from ubr_pretrain.score_volumes import main
 from ubr_pretrain.scored_volume import ScoredVolume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,30 +36,52 @@ def flags(scored: ScoredVolume) -> set[str]:
     return {anomaly.code for anomaly in scored.anomalies}
 
 
-@pytest.mark.parametrize(
-    "volume", [cylinder(30), cylinder(15, bone_px=5)], ids=["water phantom", "limb"]
-)
-def test_V69_what_is_no_trunk_and_no_head_is_scored_and_flagged(volume: Volume) -> None:
-    """Every slice has a score, the scan the flag OUT_OF_RANGE, the exit code stays 0."""
-    assert "OUT_OF_RANGE" in flags(score_volume(volume, num_views=1))
-
-
-def test_V69_a_child_is_scored_and_its_length_flagged() -> None:
-    """A body of half the size is scored in order (r > 0.99), with the flag SPACING_MISMATCH."""
-    whole = patient()
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, one_thread) -> dict[str, dict[str, Any]]:
+    """What `score_volumes.py` records of four scans; it ends with exit code 0."""
+    folder, whole = tmp_path_factory.mktemp("unusual"), patient()
     half = tuple(0.5 * side for side in whole.spacing_mm_zyx)
-    child = replace(whole, spacing_mm_zyx=half, z_mm=0.5 * whole.z_mm, affine_lps=None)
-    scored = score_volume(child, num_views=1)
-    assert scored.curve.r is not None
-    assert scored.curve.r > 0.99
-    assert "SPACING_MISMATCH" in flags(scored)
+    scans = {
+        "water": cylinder(30),
+        "limb": cylinder(15, bone_px=5),
+        "child": replace(whole, spacing_mm_zyx=half, z_mm=0.5 * whole.z_mm, affine_lps=None),
+        "head": patient(region="head_neck", step_mm=5.0),
+    }
+    for name, scan in scans.items():
+        write_nifti(scan, folder / f"{name}.nii")
+    flags = ["--views", "1", "--pictures", "false", "--device", "cpu"]
+    assert main([str(folder), *flags, "--out", str(folder / "scores")]) == 0
+    whole_run = json.loads((folder / "scores" / "scores.json").read_text())
+    found = {record["volume"]: record for record in whole_run["volumes"]}
+    for name, scan in scans.items():
+        assert len(found[name]["slices"]["score"]) == scan.num_slices
+        assert np.isfinite(found[name]["slices"]["score"]).all()
+    return found
 
 
-def test_V69_a_head_by_itself_is_scored_without_a_false_flag() -> None:
-    """A head is scored from top to bottom and is neither reversed nor out of range."""
-    scored = score_volume(patient(region="head_neck", step_mm=5.0), num_views=1)
-    assert not flags(scored) & {"REVERSED", "OUT_OF_RANGE"}
-    assert scored.curve.direction == "superior_to_inferior"
+def codes(record: dict[str, Any]) -> set[str]:
+    return {anomaly["code"] for anomaly in record["anomalies"]}
+
+
+@pytest.mark.parametrize("name", ["water", "limb"])
+def test_V69_what_is_no_trunk_and_no_head_is_scored_and_flagged(records, name: str) -> None:
+    """Every slice has a score, the scan the flag OUT_OF_RANGE; the exit code of
+    `score_volumes.py` stays 0."""
+    assert "OUT_OF_RANGE" in codes(records[name])
+
+
+def test_V69_a_child_is_scored_and_its_length_flagged(records) -> None:
+    """A body of half the size is scored in order (r > 0.99), with the flag SPACING_MISMATCH; the
+    exit code stays 0."""
+    assert records["child"]["r"] > 0.99
+    assert "SPACING_MISMATCH" in codes(records["child"])
+
+
+def test_V69_a_head_by_itself_is_scored_without_a_false_flag(records) -> None:
+    """A head is scored from top to bottom and is neither reversed nor out of range; the exit code
+    stays 0."""
+    assert not codes(records["head"]) & {"REVERSED", "OUT_OF_RANGE"}
+    assert records["head"]["direction"] == "superior_to_inferior"
 
 
 @pytest.mark.parametrize("kind", ["ascites", "metal"])
