@@ -3,30 +3,33 @@
 python -m tests.faults_page       # writes docs/faults.md
 
 A test whose name carries an id (``test_V08_V60_...``) shows what happens in those rows of
-``tests/faults.toml``; the first paragraph of its docstring says so in words.
+``tests/faults.toml``; the first paragraph of its docstring says so in words. So does one with a
+table of rows for a parameter: a dictionary of the names of its cases by the id of their row.
 """
 
 import ast
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.needs import Needs
+from tests.needs import Needs, Source
+from ubr_pretrain.printable import printable
 
 ROOT = Path(__file__).resolve().parents[1]
 CATALOGUE = ROOT / "tests" / "faults.toml"
 PAGE = ROOT / "docs" / "faults.md"
 
 _ID = re.compile(r"_([VLCTESMN]\d\d)(?=_|$)")
+_KEY = re.compile(r"[VLCTESMN]\d\d")
 
 _HEAD = """\
 # What can go wrong, and what happens then
 
 Written by `python -m tests.faults_page` from [tests/faults.toml](../tests/faults.toml) and from the
-tests whose names carry a row's id; a test compares it with what would be written now. Each line of
+tests that carry a row's id; a test compares it with what would be written now. Each line of
 a row is one test of `make test`: what it shows, and its name. {rows} rows, {tests} tests.
 """
 
@@ -49,10 +52,17 @@ class FaultTest:
     file: Path
     behaviour: str
     needs: tuple[str, ...] = ()
+    cases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By id, of a test with a table of rows."""
 
     @property
     def ids(self) -> list[str]:
-        return _ID.findall(self.name)
+        return [*_ID.findall(self.name), *self.cases]
+
+    def says_of(self, id: str) -> str:
+        """What happens in a row, and the names of its cases."""
+        names = ", ".join(f"`{printable(name)}`" for name in self.cases.get(id, ()))
+        return f"{self.behaviour} ({names})" if names else self.behaviour
 
     @property
     def title(self) -> str:
@@ -76,13 +86,26 @@ def faults(catalogue: Path = CATALOGUE) -> dict[str, Fault]:
 
 
 def tests_of(file: Path, needs: Needs) -> Iterator[FaultTest]:
-    """The tests of one file whose names carry an id."""
-    for node in ast.walk(needs.source(file).tree):
+    """The tests of one file that carry an id."""
+    source = needs.source(file)
+    for node in ast.walk(source.tree):
         if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
             continue
-        if _ID.search(node.name):
+        cases = _table_of_rows(node, source)
+        if _ID.search(node.name) or cases:
             said = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
-            yield FaultTest(node.name, file, said, needs.of(node, file))
+            yield FaultTest(node.name, file, said, needs.of(node, file), cases)
+
+
+def _table_of_rows(test: ast.FunctionDef, source: Source) -> dict[str, Sequence[str]]:
+    """The table of rows that is a test's parameter; none for any other test."""
+    calls = [mark for mark in test.decorator_list if isinstance(mark, ast.Call) and mark.args]
+    for table in (source.names.get(getattr(mark.args[-1], "id", "")) for mark in calls):
+        if isinstance(table, ast.Dict):
+            keys = [key.value for key in table.keys if isinstance(key, ast.Constant)]
+            if keys and all(_KEY.fullmatch(str(key)) for key in keys):
+                return dict(ast.literal_eval(table))
+    return {}
 
 
 def fault_tests(root: Path = ROOT) -> list[FaultTest]:
@@ -126,7 +149,7 @@ def page(rows: Mapping[str, Fault], tests: Iterable[FaultTest], root: Path = ROO
                 link = test.file.relative_to(root).as_posix()
                 needs = f" *({_cell('; '.join(test.needs))})*" if test.needs else ""
                 parts.append(
-                    f"| {first} | {_cell(test.behaviour)}{needs} "
+                    f"| {first} | {_cell(test.says_of(fault.id))}{needs} "
                     f'| [{_cell(test.title)}](../{link} "{test.name}") |'
                 )
                 first = " | "

@@ -42,7 +42,15 @@ TESTS = '''
             """Both * are refused."""
             helper()
 
-    def test_nothing_of_the_sort(): ...
+    ROWS = {"V02": ("one.nii", "two\\u202e2"), "N01": ("three",)}
+    CODES = {"E-EMPTY": 1}
+
+    @pytest.mark.parametrize("row", ROWS)
+    def test_a_table(row):
+        """As told."""
+
+    @pytest.mark.parametrize("code", CODES)
+    def test_nothing_of_the_sort(code): ...
     '''
 
 
@@ -73,13 +81,15 @@ def test_page_has_each_test_in_each_of_its_rows(project):
         | --- | --- | --- | --- |
         | **V01** | a file of 0 bytes | It is refused as empty. *(needs the real slices)* | [empty](../tests/test_some.py "test_V01_empty") |
         |  |  | Both \\* are refused. *(needs the real slices; may be skipped: the machine is small; needs a scarce thing; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
-        | **V02** | a file that &lt;ends> early | Both \\* are refused. *(needs the real slices; may be skipped: the machine is small; needs a scarce thing; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
+        | **V02** | a file that &lt;ends> early | As told. (`one.nii`, `two\\u202e2`) *(needs the real slices)* | [a table](../tests/test_some.py "test_a_table") |
+        |  |  | Both \\* are refused. *(needs the real slices; may be skipped: the machine is small; needs a scarce thing; needs timm)* | [both](../tests/test_some.py "test_V01_V02_both") |
 
         ## On the way
 
         | row | fault | what happens | test |
         | --- | --- | --- | --- |
         | **N01** | a coffee \\| spilled | *open: needs a cup* | |
+        |  |  | As told. (`three`) *(needs the real slices)* | [a table](../tests/test_some.py "test_a_table") |
         """)  # noqa: E501
     assert complaints(rows, tests) == []
 
