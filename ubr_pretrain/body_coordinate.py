@@ -30,6 +30,7 @@ from ubr_pretrain.landmarks import (
     LandmarkMark,
     known_zones,
     read_landmarks,
+    require_head_first,
 )
 from ubr_pretrain.monotone_fit import monotone_fit
 from ubr_pretrain.scoring import ScoreCurve
@@ -159,13 +160,9 @@ def _score_at_mark(curve: ScoreCurve, mark: LandmarkMark) -> float:
 
 
 def _refuse_falling(volume: str, marks: Sequence[tuple[LandmarkMark, float]]) -> None:
+    require_head_first([mark for mark, _ in marks], volume)
     top = max(marks, key=lambda m: LANDMARK_COORDINATES[m[0].landmark])
     bottom = min(marks, key=lambda m: LANDMARK_COORDINATES[m[0].landmark])
-    if top[0].index > bottom[0].index:
-        raise ValueError(
-            f"{volume}: {top[0].landmark} is marked below {bottom[0].landmark}; slices are counted "
-            "from the most superior one"
-        )
     apart = LANDMARK_COORDINATES[top[0].landmark] - LANDMARK_COORDINATES[bottom[0].landmark]
     if apart >= 40 and top[1] >= bottom[1]:
         raise ValueError(

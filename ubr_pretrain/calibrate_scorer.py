@@ -25,7 +25,6 @@ from ubr_pretrain.config import CommandParser, give_up
 
 if TYPE_CHECKING:
     from ubr_pretrain.calibration import Calibration
-    from ubr_pretrain.landmarks import LandmarkMark
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,6 +88,8 @@ def calibrate_scorer(
 
     from ubr_pretrain.body_coordinate import fit_calibration, write_calibration
     from ubr_pretrain.ct import VolumeRefused
+    from ubr_pretrain.landmarks import read_landmark_tables
+    from ubr_pretrain.read_ahead import read_ahead
     from ubr_pretrain.scorer import read_scorer
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
 
@@ -96,7 +97,7 @@ def calibrate_scorer(
         raise ValueError(f"--out {out}: exists; use --overwrite or another file")
     if not 0 < uncertainty_scale < float("inf"):
         raise ValueError(f"--uncertainty_scale {uncertainty_scale} must be > 0")
-    marks = _read_tables(landmarks)
+    marks = read_landmark_tables(landmarks)
     labelled = {mark.volume for mark in marks}
     entries = [entry for entry in find_volumes(volumes) if entry.name in labelled]
     names = [entry.name for entry in entries]
@@ -108,11 +109,10 @@ def calibrate_scorer(
         )
     scorer = read_scorer(checkpoint, device=device)
     curves, refused = {}, 0
-    for entry in track(entries, "scoring", disable=not sys.stderr.isatty()):
-        try:
-            volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
-        except VolumeRefused as refusal:
-            print(refusal, file=sys.stderr)
+    coming = read_ahead(entries, allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+    for entry, volume in track(coming, "scoring", len(entries), disable=not sys.stderr.isatty()):
+        if isinstance(volume, VolumeRefused):
+            print(volume, file=sys.stderr)
             refused += 1
             continue
         curves[entry.name] = scorer.score_volume(volume, entry.name).curve
@@ -122,18 +122,6 @@ def calibrate_scorer(
     _print_table(calibration)
     print(f"next: score_volumes.py SCAN --checkpoint {checkpoint} --calibration {out} --out scores")
     return 1 if refused else 0
-
-
-def _read_tables(paths: Sequence[Path]) -> tuple[LandmarkMark, ...]:
-    from ubr_pretrain.landmarks import read_landmarks
-
-    tables = {path: read_landmarks(path) for path in paths}
-    seen: dict[str, Path] = {}
-    for path, marks in tables.items():
-        for mark in marks:
-            if seen.setdefault(mark.volume, path) != path:
-                raise ValueError(f"{path} and {seen[mark.volume]} both name {mark.volume}")
-    return tuple(mark for marks in tables.values() for mark in marks)
 
 
 def _print_table(calibration: Calibration) -> None:

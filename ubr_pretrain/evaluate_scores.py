@@ -144,26 +144,33 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
     try:
         records = json.loads((scores / "scores.json").read_text("utf-8"))["volumes"]
         volumes = pd.DataFrame([record for record in records if "code" not in record])
-        subjects = volumes[["volume", "subject"]]
+        subjects = volumes[["volume", "subject"]] if len(volumes) else None
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{scores / 'scores.json'}: not JSON of scores ({error})") from error
+    if subjects is None:
+        raise ValueError(f"{scores / 'scores.json'}: holds no scored volume")
     numbers = ["z_mm", "score"]
     scored = read_number_table(scores / "scores.csv", ["volume"], ["slice_index"], numbers)
     scored = scored[["volume", "slice_index", *numbers]]  # it may hold zones of its own
-    merged = (
-        read_slice_classes([labels])
-        .merge(
-            scored,
-            left_on=["volume", "index_sup_to_inf"],
-            right_on=["volume", "slice_index"],
-            validate="one_to_one",
-        )
-        .merge(subjects, on="volume")
-    )
+    known_classes = read_slice_classes([labels])
+    named = known_classes[known_classes["volume"].isin(subjects["volume"])]
+    merged = named.merge(
+        scored,
+        how="left",
+        left_on=["volume", "index_sup_to_inf"],
+        right_on=["volume", "slice_index"],
+        validate="one_to_one",
+    ).merge(subjects, on="volume")
+    if (absent := merged["score"].isna()).any():
+        name, index = merged.loc[absent, ["volume", "index_sup_to_inf"]].iloc[0]
+        num_slices = int((scored["volume"] == name).sum())
+        raise ValueError(f"{labels}: slice {index} of {name} is labelled, it has {num_slices}")
     labelled, known = len(merged), merged["volume"].nunique()
     merged = merged[merged["zone"] >= 0]
     coverage = (
-        f"{known} of {len(volumes)} scored volumes are labelled; {len(merged)} of their {labelled} "
+        f"{known} of {len(volumes)} scored volumes are labelled, "
+        f"{known_classes['volume'].nunique() - known} labelled ones are not scored; {len(merged)} "
+        f"of their {labelled} "
         f"labelled slices are {', '.join(ZONES)}, the rest is not counted"
     )
     if merged["volume"].nunique() < 3:

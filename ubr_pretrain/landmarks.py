@@ -65,7 +65,8 @@ def read_landmarks(path: Path) -> tuple[LandmarkMark, ...]:
 
     Raises:
         ValueError: no such table, a column or a value is missing, an unknown landmark, a landmark
-            marked twice in one volume; the row is named as a line of the file.
+            marked twice in one volume, the row named as a line of the file; or a volume counted
+            from its inferior end.
     """
     table = read_rows(path, {"volume": str, "landmark": str})
     if missing := [name for name in REQUIRED_COLUMNS if name not in table]:
@@ -91,7 +92,39 @@ def read_landmarks(path: Path) -> tuple[LandmarkMark, ...]:
             raise ValueError(f"{path}, line {line}: index_sup_to_inf {index} is not a whole number")
         uncertainty = _number(row["uncertainty_slices"], f"{path}, line {line}: uncertainty_slices")
         marks.append(LandmarkMark(volume, landmark, int(index), uncertainty))
+    for volume in dict.fromkeys(mark.volume for mark in marks):
+        require_head_first([mark for mark in marks if mark.volume == volume], f"{path}: {volume}")
     return tuple(marks)
+
+
+def read_landmark_tables(paths: Sequence[Path]) -> tuple[LandmarkMark, ...]:
+    """Read several tables, each of other volumes.
+
+    Raises:
+        ValueError: one of them cannot be read, or two name the same volume.
+    """
+    tables = {path: read_landmarks(path) for path in paths}
+    seen: dict[str, Path] = {}
+    for path, marks in tables.items():
+        for mark in marks:
+            if seen.setdefault(mark.volume, path) != path:
+                raise ValueError(f"{path} and {seen[mark.volume]} both name {mark.volume}")
+    return tuple(mark for marks in tables.values() for mark in marks)
+
+
+def require_head_first(marks: Sequence[LandmarkMark], where: str) -> None:
+    """Refuse marks of one volume of which the uppermost landmark lies below the lowest.
+
+    Raises:
+        ValueError: naming both.
+    """
+    top = max(marks, key=lambda mark: LANDMARK_COORDINATES[mark.landmark])
+    bottom = min(marks, key=lambda mark: LANDMARK_COORDINATES[mark.landmark])
+    if top.index > bottom.index:
+        raise ValueError(
+            f"{where}: {top.landmark} is marked below {bottom.landmark}; slices are counted from "
+            "the most superior one"
+        )
 
 
 def _number(value: object, where: str) -> float:

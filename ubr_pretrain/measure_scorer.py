@@ -160,14 +160,16 @@ def score_labelled(
     import numpy as np
     from rich.progress import track
 
+    from ubr_pretrain.ct import VolumeRefused
     from ubr_pretrain.labelled_curves import LabelledCurve
-    from ubr_pretrain.landmarks import read_landmarks
+    from ubr_pretrain.landmarks import read_landmark_tables
+    from ubr_pretrain.read_ahead import read_ahead
     from ubr_pretrain.scorer import read_scorer
     from ubr_pretrain.slice_classes import OTHER, read_slice_classes
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
 
     marks: dict[str, dict[str, int]] = {}
-    for mark in (mark for table in landmarks for mark in read_landmarks(table)):
+    for mark in read_landmark_tables(landmarks):
         marks.setdefault(mark.volume, {})[mark.landmark] = mark.index
     named = {
         str(volume): rows.set_index("index_sup_to_inf")["zone"]
@@ -182,8 +184,10 @@ def score_labelled(
         raise ValueError(f"--volumes hold two volumes of the name {twice[0]}")
     scorer = read_scorer(checkpoint, device=device, num_views=num_views)
     curves = []
-    for entry in track(entries, "scoring", disable=not sys.stderr.isatty()):
-        volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+    coming = read_ahead(entries, allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+    for entry, volume in track(coming, "scoring", len(entries), disable=not sys.stderr.isatty()):
+        if isinstance(volume, VolumeRefused):
+            raise volume
         zones = np.full(volume.num_slices, OTHER)
         known = named.get(entry.name)
         labelled = [] if known is None else known.index.tolist()

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MAX_WHOLE = 10**9
+"""No volume has so many slices, and float64 holds every whole number below."""
+
+
 def read_rows(path: Path, dtype: Mapping[str, type] | type) -> pd.DataFrame:
     """Read a table in which no row is longer than its header.
 
@@ -50,7 +54,7 @@ def read_number_table(
     Args:
         path: comma-separated, UTF-8, with a header.
         words: columns of text, none of it empty.
-        whole: columns of whole numbers >= 0.
+        whole: columns of whole numbers in 0..``MAX_WHOLE``.
         numbers: columns of finite numbers.
 
     Raises:
@@ -70,9 +74,10 @@ def read_number_table(
             bad |= ~np.isfinite(table[column])
         if column in whole:
             bad |= (table[column] < 0) | (table[column] != np.floor(table[column]))
+            bad |= table[column] > MAX_WHOLE
         if bad.any():
             line = int(np.flatnonzero(bad)[0]) + 2
-            kind = "empty" if column in words else "no whole number >= 0"
+            kind = "empty" if column in words else f"no whole number in 0..{MAX_WHOLE}"
             kind = "no finite number" if column in numbers else kind
             raise ValueError(
                 f"{path}, line {line}: {column} {_shown(table[column].iloc[line - 2])} is {kind}"

@@ -93,6 +93,8 @@ def place_slices(scores: Path, out: Path, scale: Losses) -> list[str]:
                 }
             )
         )
+    if not placed and not left_out:
+        raise ValueError(f"{scores / 'scores.csv'}: holds no scored volume")
     if not placed:
         raise ValueError(f"{scores}: no volume has a line to be trusted; {left_out[0]}")
     with write_atomically(out, "w") as file:

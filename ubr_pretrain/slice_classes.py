@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def read_slice_classes(paths: Sequence[Path]) -> pd.DataFrame:
 
     Raises:
         ValueError: no table, a column is missing, an index is no slice number, a class is unknown,
-            or a slice is named twice.
+            a slice is named twice, or a class lies above one that it cannot lie above.
     """
     if unreadable := [path for path in paths if not path.is_file()]:
         raise ValueError(f"{unreadable[0]}: no such table of slice classes")
@@ -42,6 +43,14 @@ def read_slice_classes(paths: Sequence[Path]) -> pd.DataFrame:
             f"{', '.join(map(str, paths[:2]))}: slice {row['index_sup_to_inf']} of "
             f"{row['volume']} is named twice"
         )
+    for volume, rows in table.sort_values("index_sup_to_inf").groupby("volume"):
+        for upper, lower in pairwise(rows.to_dict("records")):
+            if BODY_PARTS.index(lower["class"]) < BODY_PARTS.index(upper["class"]):
+                raise ValueError(
+                    f"{', '.join(map(str, paths[:2]))}: {volume}: {upper['class']} (slice "
+                    f"{upper['index_sup_to_inf']}) lies above {lower['class']} (slice "
+                    f"{lower['index_sup_to_inf']}); slices are counted from the most superior one"
+                )
     zones = {zone: k for k, zone in enumerate(ZONES)}
     table["zone"] = table["class"].map(lambda name: zones.get(name, OTHER)).astype(np.int64)
     return table
@@ -52,7 +61,7 @@ def _read(path: Path) -> pd.DataFrame:
     if missing := sorted(set(COLUMNS) - set(table.columns)):
         raise ValueError(f"{path}: lacks the column {missing[0]}")
     index = table["index_sup_to_inf"]
-    if (wrong := ~index.str.fullmatch(r"\d+")).any():
+    if (wrong := ~index.str.fullmatch(r"[0-9]{1,9}")).any():
         raise ValueError(f"{path}: index_sup_to_inf {index[wrong].iloc[0]!r} is no slice number")
     if (unknown := ~table["class"].isin(BODY_PARTS)).any():
         name = table.loc[unknown, "class"].iloc[0]

@@ -55,7 +55,11 @@ def test_landmarks_are_exact_where_they_lie_linear_between_and_unknown_far_away(
         ({"volume": ["b"], "index_sup_to_inf": [0]}, "lacks the column coordinate_mm"),
         ({"volume": ["x"], "index_sup_to_inf": [0], "coordinate_mm": [1.0]}, "no training volume"),
         (
-            {"volume": ["a"] * 2, "landmark": ["carina", "lung_apex"], "index_sup_to_inf": [3, 9]},
+            {
+                "volume": ["a"] * 3,
+                "landmark": ["lung_apex", "carina", "liver_dome"],
+                "index_sup_to_inf": [1, 5, 3],
+            },
             "do not run from head to feet",
         ),
     ],

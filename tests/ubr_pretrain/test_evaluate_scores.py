@@ -36,7 +36,10 @@ def perfect(tmp_path):
 
 def test_perfect_scores_are_perfectly_classified(perfect, capsys):
     result = evaluate(perfect / "scores", perfect / "labels.csv", perfect / "out")
-    assert "4 of 4 scored volumes are labelled; 120 of their 120" in capsys.readouterr().out
+    assert (
+        "4 of 4 scored volumes are labelled, 0 labelled ones are not scored; 120 of their 120"
+        in capsys.readouterr().out
+    )
     assert result["calibration_pairs"] == len(list(combinations(range(4), 2)))
     assert result["accuracy_mean"] == 1.0
     assert result["median_pair"]["recall"] == {"chest": 1.0, "abdomen": 1.0, "pelvis": 1.0}

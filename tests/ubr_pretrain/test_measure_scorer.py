@@ -144,7 +144,8 @@ def test_what_cannot_be_measured_ends_with_one_line(checkpoint, bodies, capsys, 
 
 def test_a_label_of_a_slice_that_is_not_there_is_refused(tmp_path, checkpoint, bodies, capsys):
     table = pd.read_csv(bodies / "landmarks.csv")
-    table.loc[0, "index_sup_to_inf"] = 500
+    lowest = table[table["volume"] == table["volume"].iloc[0]]["index_sup_to_inf"].idxmax()
+    table.loc[lowest, "index_sup_to_inf"] = 500
     table.to_csv(tmp_path / "landmarks.csv", index=False)
     argv = arguments(checkpoint, bodies)
     argv[argv.index("--landmarks") + 1] = str(tmp_path / "landmarks.csv")
