@@ -32,14 +32,19 @@ from ubr_pretrain.folder_walk import Listing, Say, SearchLine, listings
 from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.stored_file import StoredFile, describe
+from ubr_pretrain.time_limit import each_in_time
 from ubr_pretrain.volume_entry import VolumeEntry
 from ubr_pretrain.volume_file import HEADER_READERS
 
 VOLUME_SUFFIX = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd|dcm)$", re.IGNORECASE)
 DEEPLESION_FOLDER = re.compile(r"(\d+)_\d+_\d+")
+DICOMDIR = "DICOMDIR"
 MAX_NAME = 80
 PASSED_OVER = ("E-MODALITY", "E-LOCALIZER", "E-RGB", "E-NOPIXELS")
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+
+_Seen = tuple[str, bytes, DicomHeader | VolumeRefused | None]
+"""What a file is, its first bytes, and of a DICOM file the header or what is wrong with it."""
 
 
 class Cohort(list[VolumeEntry]):
@@ -101,6 +106,7 @@ class _Search:
             patient = DEEPLESION_FOLDER.fullmatch(folder)
             subject = patient[1] if patient else ""
             self.found.append(VolumeEntry(listing.folder, _plain(folder), subject))
+        files = []
         for file, sliced in zip(listing.files, is_slice, strict=True):
             if listing.named:
                 self.named.add(file)
@@ -109,24 +115,29 @@ class _Search:
             elif file.name.startswith("."):
                 self.found.skipped["hidden"] += 1
                 continue
-            self._take_file(file, listing.named)
+            files.append(file)
+        for file, seen in zip(files, each_in_time(files, _look), strict=True):
+            self._take_file(file, listing.named, seen)
 
-    def _take_file(self, path: Path, named: bool) -> None:
+    def _take_file(self, path: Path, named: bool, seen: _Seen | VolumeRefused) -> None:
         self.line.look(len(self.found))
         expected = named or VOLUME_SUFFIX.search(path.name) is not None
-        try:
-            with StoredFile(path) as file:
-                kind, gzipped, head = file.format, file.gzipped, file.head
-        except VolumeRefused as refusal:
-            if path.suffix.lower() == ".dcm":
-                self.broken_slices[path.parent].append(refusal)
+        if isinstance(seen, VolumeRefused):
+            # what does not answer may be a slice, whatever its name
+            if path.suffix.lower() == ".dcm" or (seen.code == "E-TIMEOUT" and not expected):
+                self.broken_slices[path.parent].append(seen)
             elif expected:
-                self._add_refused(path, refusal)
+                self._add_refused(path, seen)
             else:
-                self.found.skipped[refusal.code] += 1
+                self.found.skipped[seen.code] += 1
             return
-        if kind == "dicom" and not gzipped:
-            self._take_dicom(path)
+        kind, head, header = seen
+        if isinstance(header, VolumeRefused):
+            self.broken_slices[path.parent].append(header)
+        elif header is not None:
+            self._take_dicom(path, header)
+        elif kind == DICOMDIR:
+            self.found.skipped[DICOMDIR] += 1
         elif kind in HEADER_READERS:
             self.found.append(VolumeEntry(path, _stem(path), self._listed_subject(path)))
         elif path.suffix.lower() == ".dcm":
@@ -137,15 +148,7 @@ class _Search:
         else:
             self.found.skipped["not a volume"] += 1
 
-    def _take_dicom(self, path: Path) -> None:
-        if path.name.upper() == "DICOMDIR":
-            self.found.skipped["DICOMDIR"] += 1
-            return
-        try:
-            header = read_dicom_header(path, ReadingRules().max_bytes)
-        except VolumeRefused as refusal:
-            self.broken_slices[path.parent].append(refusal)
-            return
+    def _take_dicom(self, path: Path, header: DicomHeader) -> None:
         if fault := _broken_slice(header):
             self.broken_slices[path.parent].append(fault)
             return
@@ -230,6 +233,24 @@ def _num_in(folders: set[Path], held: Mapping[Path, set[str]]) -> int:
     if len(folders) == 1:
         return len(held[next(iter(folders))])
     return len(set[str]().union(*(held[folder] for folder in folders)))
+
+
+def _look(path: Path) -> _Seen:
+    """Look at a file.
+
+    Raises:
+        VolumeRefused: it cannot be opened.
+    """
+    with StoredFile(path) as file:
+        kind, gzipped, head = file.format, file.gzipped, file.head
+    if kind != "dicom" or gzipped:
+        return kind, head, None
+    if path.name.upper() == DICOMDIR:
+        return DICOMDIR, head, None
+    try:
+        return kind, head, read_dicom_header(path, ReadingRules().max_bytes)
+    except VolumeRefused as refusal:
+        return kind, head, refusal
 
 
 def _broken_slice(header: DicomHeader) -> VolumeRefused | None:

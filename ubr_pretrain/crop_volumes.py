@@ -117,6 +117,7 @@ def crop_volumes(
     from ubr_pretrain.crop import crop_slices, find_slices
     from ubr_pretrain.ct import VolumeRefused
     from ubr_pretrain.nifti_file import stored_grid, write_volume
+    from ubr_pretrain.read_ahead import read_ahead
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
 
     if scorer.calibration is None:
@@ -132,9 +133,11 @@ def crop_volumes(
         (out / name).unlink()
 
     rows: list[dict[str, Any]] = []
-    for entry in track(entries, "cropping", disable=not sys.stderr.isatty()):
+    coming = read_ahead(entries, allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+    for entry, volume in track(coming, "cropping", len(entries), disable=not sys.stderr.isatty()):
         try:
-            volume = entry.read(allow_gaps=True, max_tilt_deg=SCORING_TILT_DEG)
+            if isinstance(volume, VolumeRefused):
+                raise volume
             stored_grid(volume)  # before it is scored: can NIfTI say where its slices lie?
         except VolumeRefused as refusal:
             print(refusal, file=sys.stderr)

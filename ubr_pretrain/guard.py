@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.passed_volume import receive_volume, send_volume
+from ubr_pretrain.time_limit import LIMIT_S, in_time, too_slow
 from ubr_pretrain.volume_entry import VolumeEntry
 
 
@@ -37,7 +38,9 @@ class GuardedReader:
         max_memory_bytes: ceiling of the child's address space (not on Windows).
     """
 
-    def __init__(self, *, timeout_s: float = 300.0, max_memory_bytes: int = 16_000_000_000) -> None:
+    def __init__(
+        self, *, timeout_s: float = LIMIT_S, max_memory_bytes: int = 16_000_000_000
+    ) -> None:
         if not (timeout_s > 0 and max_memory_bytes > 0):
             raise ValueError(f"timeout {timeout_s} s and memory {max_memory_bytes} must be > 0")
         self.timeout_s, self.max_memory_bytes = timeout_s, max_memory_bytes
@@ -87,7 +90,7 @@ class GuardedReader:
         if code == -signal.SIGTERM and may_repeat:  # it was for all of a job, not for this file
             return self._read(entry, rules, may_repeat=False)
         if code is None:
-            raise VolumeRefused("E-TIMEOUT", entry.path, f"not read within {self.timeout_s:g} s")
+            raise too_slow(entry.path, self.timeout_s)
         if code == -signal.SIGKILL:
             raise VolumeRefused("E-MEMORY", entry.path, "its reader was killed: out of memory?")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -125,6 +128,16 @@ class GuardedReader:
                 self._child.start()
                 theirs.close()
             return self._pipe
+
+
+def read_here(entry: VolumeEntry, **rules: Any) -> Volume:
+    """Read ``entry`` in this process, in which a small one takes less time than a child's start.
+
+    Raises:
+        VolumeRefused: what the reader raises, and E-TIMEOUT; what hangs is left behind and may
+            hold what other readings in this process wait for: leave those to a child.
+    """
+    return in_time(entry.path, entry.read, **rules)
 
 
 @contextmanager

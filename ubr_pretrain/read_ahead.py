@@ -27,7 +27,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.guard import guarded_readers
+from ubr_pretrain.guard import guarded_readers, read_here
 from ubr_pretrain.slice_watch import SliceWatch
 from ubr_pretrain.volume_entry import VolumeEntry
 
@@ -57,7 +57,8 @@ def read_ahead(
 
     While one volume is in use, the next are decoded, one by every reader: so many volumes and the
     one in use are in memory at a time. A decoder that crashes, hangs or takes too much memory ends
-    alone (E-CRASH, E-TIMEOUT, E-MEMORY). Who leaves early does not wait for what is being decoded.
+    alone (E-CRASH, E-TIMEOUT, E-MEMORY); one that hangs in this process is left behind (E-TIMEOUT).
+    Who leaves early does not wait for what is being decoded.
 
     Args:
         entries: in this order.
@@ -72,10 +73,14 @@ def read_ahead(
     """
     readers = max(int(guarded), _readers_that_pay(len(entries))) if readers is None else readers
     if not readers:
-        for entry in entries:
+        for number, entry in enumerate(entries, 1):
             with nullcontext() if stop is None else stop.at_once():
-                outcome = _outcome(_read_here, entry, rules | {"watch": watch})
+                outcome = _outcome(read_here, entry, rules | {"watch": watch})
+            hangs = isinstance(outcome, VolumeRefused) and outcome.code == "E-TIMEOUT"
             yield entry, outcome
+            if hangs and entry.refusal is None:  # it may hold what the others need
+                yield from read_ahead(entries[number:], readers=1, stop=stop, **rules)
+                return
             del outcome
         return
     with (
@@ -110,7 +115,3 @@ def _outcome(
         return read(entry, **rules)
     except VolumeRefused as refusal:
         return refusal
-
-
-def _read_here(entry: VolumeEntry, **rules: Any) -> Volume:
-    return entry.read(**rules)

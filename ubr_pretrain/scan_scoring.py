@@ -17,7 +17,7 @@ from typing import Any
 
 from ubr_pretrain.checksums import hold_against
 from ubr_pretrain.ct import Volume, VolumeRefused, Window, without_text
-from ubr_pretrain.images import SOFT_TISSUE, read_image
+from ubr_pretrain.images import SOFT_TISSUE, CtImage, read_image
 from ubr_pretrain.network_backend import Backend
 from ubr_pretrain.pretrained import NUM_VIEWS
 from ubr_pretrain.read_ahead import POLL_S, read_ahead
@@ -25,6 +25,7 @@ from ubr_pretrain.runtime import Stopped, StopRequest
 from ubr_pretrain.scans import ImageEntry
 from ubr_pretrain.scorer import Scorer, read_scorer, scorer_identity
 from ubr_pretrain.scoring_plan import Scored, ScoringTask
+from ubr_pretrain.time_limit import in_time
 from ubr_pretrain.volumes import SCORING_TILT_DEG, VolumeEntry
 
 AT_ONCE = 2
@@ -164,9 +165,7 @@ class ScoringRun:
         entry = task.entry
         assert isinstance(entry, ImageEntry)
         try:
-            if self.rules.checksums is not None:
-                hold_against(self.rules.checksums, [entry.path])
-            image = read_image(entry.path, self.rules.window, self.rules.pixel_mm)
+            image = in_time(entry.path, self._read_image, entry.path)
         except VolumeRefused as refusal:
             if refusal.code == "E-RGB" and not entry.named:
                 return Scored.of(task, None, None)
@@ -174,6 +173,11 @@ class ScoringRun:
         scored = self.scorer.score_image(image, task.name)
         record = {"image": task.name, "subject": entry.subject or task.name} | scored.to_record()
         return self._scored(task, record)
+
+    def _read_image(self, path: Path) -> CtImage:
+        if self.rules.checksums is not None:
+            hold_against(self.rules.checksums, [path])
+        return read_image(path, self.rules.window, self.rules.pixel_mm)
 
     def refuse(self, task: ScoringTask, refusal: VolumeRefused) -> Scored:
         """Note why a scan has no scores."""

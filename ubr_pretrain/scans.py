@@ -21,6 +21,7 @@ from ubr_pretrain.folder_walk import Listing, Say, listings
 from ubr_pretrain.images import picture_kind
 from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.stored_file import StoredFile
+from ubr_pretrain.time_limit import in_time
 from ubr_pretrain.volumes import Cohort, VolumeEntry
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -146,10 +147,14 @@ def hash_of(text: str) -> str:
 def _is_picture(path: Path) -> bool:
     """Whether a file is a PNG or JPEG by content; what cannot be opened is left to the readers."""
     try:
-        with StoredFile(path, ungzip=False) as file:
-            return picture_kind(file) != ""
+        return in_time(path, _picture_kind, path, ungzip=False) != ""
     except VolumeRefused:
         return False
+
+
+def _picture_kind(path: Path, *, ungzip: bool = True) -> str:
+    with StoredFile(path, ungzip=ungzip) as file:
+        return picture_kind(file)
 
 
 def _is_one_slice(entry: VolumeEntry) -> bool:
@@ -163,8 +168,7 @@ def _is_loose_folder(entry: VolumeEntry) -> bool:
         return False
     try:
         first = min(file for file in entry.path.iterdir() if slice_number(file) is not None)
-        with StoredFile(first) as file:
-            is_grey = picture_kind(file) == "16-bit"
+        is_grey = in_time(first, _picture_kind, first) == "16-bit"
         return not (is_grey and lesion_tables(entry.path.resolve().parent))
     except (OSError, VolumeRefused):
         return False  # the reader of the folder will say so

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume, VolumeRefused
-from ubr_pretrain.guard import guarded_readers
+from ubr_pretrain.guard import guarded_readers, read_here
 from ubr_pretrain.volumes import VolumeEntry
 
 WORTH_CHILDREN = 10_000
@@ -29,6 +29,7 @@ def store_reader(
 
     A decoder that crashes in this process ends it. The next build finds the mark, reads in
     children, and the file is refused (E-CRASH); the mark stays as long as there is such a file.
+    What hangs in this process is tried once more in a child, and so is all that is read after it.
 
     Args:
         folder: of the store.
@@ -39,18 +40,22 @@ def store_reader(
     if not threads:
         if mark.exists() and not mark.read_bytes():  # who has died there had read to the end
             mark.unlink(missing_ok=True)
-        yield _read_here
+        yield read_here
         return
-    has_died, fatal = mark.exists(), False
+    fatal, here = False, num_slices < WORTH_CHILDREN and not mark.exists()
     mark.touch()
     try:
-        if not has_died and num_slices < WORTH_CHILDREN:
-            yield _read_here
-            return
         with guarded_readers(threads) as read:
 
             def noted(entry: VolumeEntry) -> Volume:
-                nonlocal fatal
+                nonlocal fatal, here
+                try:
+                    if here or entry.refusal is not None:
+                        return read_here(entry)
+                except VolumeRefused as refusal:
+                    if entry.refusal is not None or refusal.code != "E-TIMEOUT":
+                        raise
+                    here = False  # it may have waited for another one that hangs
                 try:
                     return read(entry)
                 except VolumeRefused as refusal:
@@ -64,7 +69,3 @@ def store_reader(
                 file.write("a file that was read here ends who reads it\n")
         else:
             mark.unlink(missing_ok=True)
-
-
-def _read_here(entry: VolumeEntry) -> Volume:
-    return entry.read()

@@ -9,6 +9,7 @@ from shutil import disk_usage
 from ubr_pretrain.ct import InputSpec, VolumeRefused
 from ubr_pretrain.png_slices import slice_number
 from ubr_pretrain.stored_file import StoredFile
+from ubr_pretrain.time_limit import in_time
 from ubr_pretrain.volume_file import HEADER_READERS
 from ubr_pretrain.volumes import VolumeEntry
 
@@ -44,7 +45,11 @@ def _promised(entry: VolumeEntry) -> int:
     try:
         if entry.path.is_dir():
             return sum(slice_number(file) is not None for file in entry.path.iterdir())
-        with StoredFile(entry.path) as file:
-            return max(HEADER_READERS[file.format](file.stream, entry.path).shape[0], 0)
+        return in_time(entry.path, _stated, entry.path)
     except (VolumeRefused, OSError, KeyError):
         return 0
+
+
+def _stated(path: Path) -> int:
+    with StoredFile(path) as file:
+        return max(HEADER_READERS[file.format](file.stream, path).shape[0], 0)

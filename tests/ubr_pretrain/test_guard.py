@@ -1,6 +1,7 @@
 """The guarded reader: what goes wrong in a child is a refusal, and the next volume is read."""
 
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -9,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.uid import RLELossless
 
+from tests.ubr_pretrain.dicom_writer import save, slice_dataset
 from tests.ubr_pretrain.stored_volumes import scan, write_itk
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.guard import GuardedReader
 from ubr_pretrain.volumes import VolumeEntry, find_volumes
+
+LIMIT_BYTES = 2_000_000_000
+"""Of the address space of a reading process, of which it has used 0.8 GB before it reads."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class FaultyEntry(VolumeEntry):
         if self.name == "hang":
             time.sleep(600)
         if self.name == "memory":
-            np.ones(10**13)
-        os.kill(os.getpid(), getattr(signal, self.name))
+            np.zeros(LIMIT_BYTES, np.uint8)  # nothing of it is touched: without a limit it is there
+        signal.raise_signal(getattr(signal, self.name))
         raise AssertionError("unreachable")
 
 
@@ -42,7 +48,7 @@ class InterruptedEntry(VolumeEntry):
 
 @pytest.fixture(scope="module")
 def guard():
-    with GuardedReader(timeout_s=60, max_memory_bytes=6_000_000_000) as reader:
+    with GuardedReader(timeout_s=60, max_memory_bytes=LIMIT_BYTES) as reader:
         yield reader
 
 
@@ -80,7 +86,7 @@ def test_a_refusal_crosses_the_process_whole(tmp_path: Path, guard: GuardedReade
         ("SIGSEGV", "E-CRASH .*SIGSEGV"),
         ("SIGABRT", "E-CRASH .*SIGABRT"),
         ("SIGKILL", "E-MEMORY .*killed"),
-        ("memory", "E-MEMORY .*6000000000 bytes"),
+        ("memory", "E-MEMORY .*2000000000 bytes"),
     ],
 )
 def test_V58_V59_a_crash_is_a_refusal_and_the_next_volume_is_read(
@@ -91,6 +97,33 @@ def test_V58_V59_a_crash_is_a_refusal_and_the_next_volume_is_read(
         guard.read(FaultyEntry(tmp_path / "bad.dcm", name, "nobody"))
     (entry,) = find_volumes([write_itk(tmp_path / "a.nii", scan())])
     np.testing.assert_array_equal(guard.read(entry).hu, scan())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_V58_M22_a_fragment_of_two_gigabytes_in_a_small_file(
+    tmp_path: Path, guard: GuardedReader
+) -> None:
+    """E-MEMORY, where the decoder asks for the 2 GB of a false length: it gets none of them, and
+    the same reading process reads the next volume."""
+    ds = slice_dataset(scan((1, 6, 5))[0], (0, 0, 0))
+    ds.compress(RLELossless)
+    path = save(ds, tmp_path / "a.dcm")
+    (entry,) = find_volumes([path])
+    content, judged = path.read_bytes(), path.stat()
+    fragment = content.index(b"\xfe\xff\x00\xe0", content.index(b"\xe0\x7f\x10\x00") + 20)
+    false = (0x7FFFFFF0).to_bytes(4, "little")
+    path.write_bytes(content[: fragment + 4] + false + content[fragment + 8 :])
+    assert find_volumes([path])[0].refusal.code == "E-TRUNC"  # seen as soon as headers are read
+    os.utime(path, ns=(judged.st_atime_ns, judged.st_mtime_ns))  # so it is not seen any more
+    (good,) = find_volumes([write_itk(tmp_path / "a.nii", scan())])
+    guard.read(good)
+    child = guard._child.pid
+    with pytest.raises(VolumeRefused, match=r"^E-MEMORY "):
+        guard.read(entry)
+    np.testing.assert_array_equal(guard.read(good).hu, scan())
+    assert guard._child.pid == child
+    peak = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{child}/status").read_text())
+    assert int(peak[1]) * 1024 < LIMIT_BYTES / 2
 
 
 def test_V67_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:

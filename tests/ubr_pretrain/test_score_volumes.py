@@ -102,7 +102,7 @@ def test_the_last_of_many_may_crash_its_reader_and_not_the_run(tmp_path, checkpo
 
     def find_with_a_fault(paths, say):
         found = find_scans(paths, say)
-        found.volumes.append(FaultyEntry(tmp_path / "fault.dcm", "memory", "nobody"))
+        found.volumes.append(FaultyEntry(tmp_path / "fault.dcm", "SIGKILL", "nobody"))
         return found
 
     flags = ["--checkpoint", str(checkpoint), "--pictures", "false", "--device", "cpu"]
@@ -110,7 +110,7 @@ def test_the_last_of_many_may_crash_its_reader_and_not_the_run(tmp_path, checkpo
     assert main(argv) == 0
     monkeypatch.setattr(scoring_run, "find_scans", find_with_a_fault)
     assert main(argv) == 1
-    assert recorded(tmp_path / "scores")["memory"]["code"] == "E-MEMORY"
+    assert recorded(tmp_path / "scores")["SIGKILL"]["code"] == "E-MEMORY"
 
 
 def test_T01_a_killed_run_ends_as_if_it_had_not_been(tmp_path, checkpoint):

@@ -1,15 +1,18 @@
 """Scoring that is begun twice, killed, or given a file that kills its reader."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.ubr_pretrain.archives import recorded, write_archive, write_toy_checkpoint
-from tests.ubr_pretrain.stored_volumes import nii
+from tests.ubr_pretrain.dicom_writer import write_series
+from tests.ubr_pretrain.stored_volumes import SPACING, nii, scan
 from tests.ubr_pretrain.test_guard import FaultyEntry
-from ubr_pretrain import scoring_run
+from ubr_pretrain import dicom_series, scoring_run, volume_file
 from ubr_pretrain.scan_scoring import ScoringRun
 from ubr_pretrain.scans import find_scans
 from ubr_pretrain.score_volumes import main
@@ -75,14 +78,52 @@ def with_poison(paths, *rest):
 
 
 def test_S11_a_file_that_kills_its_reader_is_set_aside(flags, tmp_path, monkeypatch):
-    """A file that crashes its reader: the next run reads in a child, records E-CRASH and ends."""
+    """A file that crashes its reader is named on the terminal as the run dies; the next run reads
+    in a child, records E-CRASH and ends."""
     nii(tmp_path, "a.nii")
     argv = [str(tmp_path), "--out", str(tmp_path / "out"), *flags]
-    died = subprocess.run([sys.executable, "-c", POISONED, *argv], check=False)
-    assert died.returncode < 0
+    command = [sys.executable, "-c", POISONED, *argv]
+    died = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    assert died.returncode == -signal.SIGSEGV
+    assert f" in reading of {tmp_path / 'poison'}\n" in died.stderr
     monkeypatch.setattr(scoring_run, "find_scans", with_poison)
     assert main(argv) == 1
     records = recorded(tmp_path / "out")
     assert records["SIGSEGV"]["code"] == "E-CRASH"
     assert "SIGSEGV" in records["SIGSEGV"]["cause"]
     assert records["a"]["num_slices"] == 6
+
+
+def test_V66_nothing_is_written_of_a_scan_that_changes_while_it_is_read(
+    flags, tmp_path, monkeypatch
+):
+    """E-MISSING in scores.jsonl and code 1, for a file that is rewritten and for a series that
+    loses a slice: no row in scores.csv, no picture; the other scans have theirs."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in ("changes.nii", "stays.nii"):
+        nii(data, name)
+    write_series(data / "loses", scan((6, 8, 8)), SPACING)
+    read_header, judged = volume_file.HEADER_READERS["nifti"], dicom_series.ct_slices
+
+    def and_rewrite(stream, path):
+        if path.name == "changes.nii":
+            content = path.read_bytes()
+            path.write_bytes(content[:400] + bytes(len(content) - 400))
+        return read_header(stream, path)
+
+    def and_delete(*arguments):
+        (data / "loses" / "003.dcm").unlink()
+        return judged(*arguments)
+
+    monkeypatch.setitem(volume_file.HEADER_READERS, "nifti", and_rewrite)
+    monkeypatch.setattr(dicom_series, "ct_slices", and_delete)
+    argv = [*flags, "--pictures", "true"]
+    assert main([str(data), "--out", str(out), *argv]) == 1
+    records = recorded(out)
+    assert "changed while" in records["changes"]["cause"]
+    refused = {name for name, record in records.items() if record.get("code") == "E-MISSING"}
+    assert refused == set(records) - {"stays"}
+    assert len(refused) == 2
+    assert set(pd.read_csv(out / "scores.csv")["volume"]) == {"stays"}
+    assert [file.name for file in out.glob("*.png")] == ["stays.png"]

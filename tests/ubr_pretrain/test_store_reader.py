@@ -30,10 +30,15 @@ def build(data: Path, store: Path, *faults: str):
 
 
 def test_T16_S11_a_file_that_kills_the_builder_is_set_aside(tmp_path):
-    """A decoder that crashes ends the first build; the next refuses the file (E-CRASH), goes on."""
+    """A decoder that crashes ends the first build, whose last lines on the terminal name signal and
+    file; the next build refuses the file (E-CRASH) and goes on."""
     data, store = write_tiny_cohort(tmp_path / "data", 2), tmp_path / "store"
-    died = subprocess.run([sys.executable, "-c", BUILD, data, store], check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", BUILD, data, store], check=False, stderr=subprocess.PIPE, text=True
+    )
     assert died.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in died.stderr
+    assert f" in reading of {data / 'SIGSEGV.dcm'}\n" in died.stderr
     assert len([*store.glob("*.json")]) == 2
     stored, refused = build(data, store, "SIGSEGV")
     assert [volume.name for volume in stored] == ["p0", "p1"]
