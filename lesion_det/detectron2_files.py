@@ -29,8 +29,8 @@ from lesion_det.detectron2_settings import (
 )
 from ubr_pretrain.backbone import Provenance
 from ubr_pretrain.checkpoint import CheckpointRefused, write_atomically
-from ubr_pretrain.config import read_yaml
 from ubr_pretrain.foreign_weights import read_foreign_weights
+from ubr_pretrain.plain_yaml import read_yaml
 from ubr_pretrain.trunk import Trunk
 
 MODEL, CONFIG = "model.pth", "config.yaml"

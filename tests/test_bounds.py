@@ -29,11 +29,12 @@ from ubr_pretrain.anchors import read_anchors
 from ubr_pretrain.bounded_file import MAX_COCO_BYTES
 from ubr_pretrain.calibration import read_calibration
 from ubr_pretrain.checkpoint import CheckpointRefused, read_checkpoint
-from ubr_pretrain.config import MAX_YAML_DEPTH, read_config
+from ubr_pretrain.config import read_config
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.key_slices import read_key_slices
 from ubr_pretrain.landmarks import read_landmarks
+from ubr_pretrain.plain_yaml import MAX_YAML_DEPTH
 from ubr_pretrain.score_archive import of_line, open_archive, to_line
 from ubr_pretrain.slice_classes import read_slice_classes
 from ubr_pretrain.train_ubr import main as train_ubr

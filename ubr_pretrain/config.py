@@ -22,19 +22,17 @@ from pydantic.fields import FieldInfo
 
 from ubr_pretrain import __version__
 from ubr_pretrain.plain_words import PlainHelp, plain_complaint
+from ubr_pretrain.plain_yaml import read_yaml
 from ubr_pretrain.printable import printable
-
-MAX_YAML_BYTES = 1_000_000
-"""A configuration larger than this is not a configuration."""
 
 MAX_MESSAGE = 2000
 """Characters of a complaint: the value that it is about may be a whole file."""
 
-MAX_YAML_DEPTH = 20
-"""Ours nest four deep; a parser that recurses ends at a thousand."""
-
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What was asked is right; the disk has no room for it, or fails."""
+
+NEGATIVE_NUMBER = re.compile(r"-(\d+|\d*\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
+"""A value and no flag; argparse knows none with an exponent."""
 
 MAX_SEED = 2**63 - 1
 """Generators of numpy and torch take it alike."""
@@ -105,6 +103,7 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"formatter_class": PlainHelp, "version": __version__, **kwargs})
+        self._negative_number_matcher = NEGATIVE_NUMBER
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with one line, without the usage."""
@@ -124,10 +123,10 @@ def parse_config(
     Exits with code 2 and one line on standard error where the input is refused.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if presets is not None:
-        arguments = _expand_preset(parser, arguments, presets)
-    _require_plain_configs(parser, arguments)
-    parsed = parser.parse_args([_known_spelling(parser, a) for a in arguments])
+    arguments = _files_first(parser, arguments, presets)
+    _require_plain_files(parser, model, arguments)
+    spelled = [_known_spelling(parser, argument) for argument in arguments]
+    parsed = parser.parse_args(spelled).clone(with_meta=False)
     values = parsed.as_dict()
     rest = argparse.Namespace(
         **{key: values.pop(key) for key in list(values) if key not in model.model_fields}
@@ -148,37 +147,94 @@ def _known_spelling(parser: ArgumentParser, argument: str) -> str:
     return argument
 
 
-def _expand_preset(parser: ArgumentParser, arguments: list[str], presets: str) -> list[str]:
-    """Replace ``--preset NAME`` by ``--config FILE`` in front, so that all else overrides it."""
-    others: list[str] = []
+def _files_first(
+    parser: ArgumentParser, arguments: Sequence[str], presets: str | None
+) -> list[str]:
+    """Put the file of ``--preset NAME`` and those of ``--config`` in front: flags override them."""
     names: list[str] = []
+    files: list[str] = []
+    others: list[str] = []
     left = iter(arguments)
     for argument in left:
         flag, equals, value = argument.partition("=")
-        if flag == "--preset":
-            names.append(value if equals else next(left, ""))
+        if flag == "--config" or (flag == "--preset" and presets is not None):
+            given = value if equals else next(left, "")
+            if flag == "--config" and (not given or given.startswith("--")):
+                refuse(parser.prog, "--config: expected a YAML file")
+            (names if flag == "--preset" else files).append(given)
         else:
             others.append(argument)
-    if not names:
-        return arguments
-    file = configs_folder(presets) / f"{names[0]}.yaml"
-    known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml")))
-    if names[1:]:
-        refuse(parser.prog, f"--preset: given {len(names)} times ({', '.join(names)}); name one")
-    if names[0] not in known.split(", "):
-        refuse(parser.prog, f"{f'--preset {names[0]}'.rstrip()}: not one of {known}")
-    return [f"--config={file}", *others]
+    if names and presets is not None:
+        folder = configs_folder(presets)
+        known = sorted(path.stem for path in folder.glob("*.yaml"))
+        if names[1:]:
+            given = f"given {len(names)} times ({', '.join(names)}); name one"
+            refuse(parser.prog, f"--preset: {given}")
+        if names[0] not in known:
+            said = f"--preset {names[0]}".rstrip()
+            refuse(parser.prog, f"{said}: not one of {', '.join(known)}")
+        files.insert(0, str(folder / f"{names[0]}.yaml"))
+    return [*(f"--config={file}" for file in files), *others]
 
 
-def _require_plain_configs(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    """Refuse a ``--config`` that the parser should not even open."""
+def _require_plain_files(
+    parser: ArgumentParser, model: type[BaseModel], arguments: Sequence[str]
+) -> None:
+    """Refuse a file of keys that the parser should not even open."""
     for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
         flag, equals, value = argument.partition("=")
-        if flag == "--config" and (file := Path(value if equals else after)).is_file():
+        name, file = flag.removeprefix("--"), Path(value if equals else after)
+        of = model if flag == "--config" else _model_at(model, name)
+        if flag.startswith("--") and of is not None and is_file(file):
             try:
-                read_yaml(file)
+                keys = read_yaml(file)
+                said = isinstance(keys, dict) and any(value is not None for value in keys.values())
+                if not (said and all(isinstance(key, str) for key in keys)):
+                    raise ValueError(f"{file}: holds {_said(keys)}, not keys with values")
+                _require_shapes(keys, of, f"{file}: ")
             except (OSError, ValueError) as error:
-                refuse(parser.prog, f"--config {error}")
+                refuse(parser.prog, f"{flag} {error}")
+
+
+def _require_shapes(keys: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
+    """Refuse a word in the place of a list or of keys: the parser would open a file of that name.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for name, value in keys.items():
+        if name in ("config", "preset"):
+            raise ValueError(f"{where}{name}: no key of a file; give the flag --{name}")
+        inner, field = _model_at(model, name), model.model_fields.get(name)
+        if isinstance(value, dict) and inner is not None:
+            _require_shapes(value, inner, f"{where}{name}.")
+        elif inner is not None and isinstance(value, str) and is_file(Path(value)):
+            raise ValueError(f"{where}{name}: expected keys with values, got {_said(value)}")
+        elif field is not None and _item_type(field) and not isinstance(value, list):
+            raise ValueError(f"{where}{name}: expected a list, [A, B], got {_said(value)}")
+
+
+def _model_at(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the model that is below ``model`` at "a" or "a.b", None where there is none."""
+    found: type[BaseModel] | None = model
+    for part in name.split("."):
+        field = found.model_fields.get(part) if found is not None else None
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        models = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        found = next(models, None)
+    return found
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a word is the name of a file; any word may be asked about."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else printable(repr(value), 80)
 
 
 def configs_folder(name: str) -> Path:
@@ -200,34 +256,6 @@ def read_config(path: Path, model: type[Model]) -> Model:
         return model.model_validate(read_yaml(path) or {})
     except ValidationError as error:
         raise ValueError(f"{path}: {first_problem(error)}") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the plain values of a small YAML file.
-
-    Aliases are not read: ten lines of them stand for a thousand million values.
-
-    Raises:
-        ValueError: not YAML, names Python objects, larger than ``MAX_YAML_BYTES``, nested deeper
-            than ``MAX_YAML_DEPTH``, or with an alias.
-    """
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise ValueError(f"{path}: larger than {MAX_YAML_BYTES} bytes, not a configuration")
-    try:
-        text = path.read_text("utf-8")
-        depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"{path}: has an alias (*{event.anchor}); write the values out")
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_YAML_DEPTH:
-                raise ValueError(f"{path}: nested deeper than {MAX_YAML_DEPTH}, no configuration")
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not YAML: it is no UTF-8 text") from error
 
 
 def config_to_yaml(config: BaseModel) -> str:

@@ -7,7 +7,6 @@ import pytest
 from pydantic import Field
 
 from ubr_pretrain.config import (
-    MAX_YAML_BYTES,
     Config,
     config_differences,
     config_parser,
@@ -16,6 +15,7 @@ from ubr_pretrain.config import (
     parse_config,
     read_config,
 )
+from ubr_pretrain.plain_yaml import MAX_YAML_BYTES
 from ubr_pretrain.ubr_config import UbrConfig
 
 
@@ -152,3 +152,74 @@ def test_S13_a_huge_configuration_is_refused_unread(tmp_path):
 def test_differences_are_named_leaf_by_leaf():
     a, b = Outer().model_dump(), Outer(inner=Inner(lr=2.0), seed=1).model_dump()
     assert config_differences(a, b) == ["inner.lr: 0.1 -> 2.0", "seed: 0 -> 1"]
+
+
+def refused(capsys, *argv: str) -> str:
+    """Return the line that ends a command."""
+    with pytest.raises(SystemExit) as stop:
+        parse(*argv)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("tool.py: error: ")
+
+
+def bomb(folder: Path) -> Path:
+    """Write ten lines that stand for a thousand million values."""
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    (folder / "bomb.yaml").write_text("\n".join(lines))
+    return folder / "bomb.yaml"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["config: BOMB", "inner: BOMB", "preset: BOMB", "inner.lr: BOMB"])
+def test_S12_a_file_of_keys_opens_no_other_file(text, tmp_path, capsys):
+    """A key that names another file is refused by name, before that file is opened; `--inner FILE`
+    is read as `--config FILE` is: without aliases."""
+    (tmp_path / "c.yaml").write_text(text.replace("BOMB", str(bomb(tmp_path))))
+    key = text.partition(":")[0]
+    assert key in refused(capsys, "--config", str(tmp_path / "c.yaml"))
+    for argv in (["--inner", f"{tmp_path}/bomb.yaml"], [f"--inner={tmp_path}/bomb.yaml"]):
+        assert "bomb.yaml: has an alias (*a0); write the values out" in refused(capsys, *argv)
+    (tmp_path / "inner.yaml").write_text("lr: 0.7")
+    assert parse("--inner", f"{tmp_path}/inner.yaml").inner.lr == 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nseed: 2\n", "seed is given twice"),
+        ("inner:\n  lr: 0.5\nseed: 3\ninner:\n  lr: 0.1\n", "inner is given twice"),
+        ('{"inner": {"lr": 1, "lr": 2}}', "inner: lr is given twice"),
+        ("seed: 010\n", "seed: to YAML 010 is 8; write the number plainly"),
+        ("inner: {lr: 1:30}\n", "inner: lr: to YAML 1:30 is 90; write"),
+        ("pair: [1_0, 2]\n", "pair: to YAML 1_0 is 10; write"),
+        ("preset: demo\nseed: 3\n", "preset: no key of a file; give the flag --preset"),
+        ("names: phantom\n", "names: expected a list, [A, B], got 'phantom'"),
+        ("names:\nseed: 3\n", "names: expected a list, [A, B], got nothing"),
+        ("", "holds nothing, not keys with values"),
+        ("# seed: 3\n", "holds nothing, not keys with values"),
+        ("seed\n", "holds 'seed', not keys with values"),
+        ("- seed\n", "holds ['seed'], not keys with values"),
+        ("seed:\n", "holds {'seed': None}, not keys with values"),
+        ("1: 1\n", "holds {1: 1}, not keys with values"),
+    ],
+)
+def test_N96_a_file_of_keys_is_read_as_people_read_it_or_not(text, words, tmp_path, capsys):
+    """A key given twice, a number that YAML takes for another, a preset, a word in the place of a
+    list, or no keys at all: refused with the file and the key."""
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    assert refused(capsys, "--config", str(file)).startswith(f"--config {file}: {words}")
+
+
+def test_N96_flags_win_over_files_wherever_they_stand(tmp_path, capsys):
+    """Of files the later one wins, and a flag over all of them, before or behind."""
+    for name, seed in (("a", 3), ("b", 4)):
+        (tmp_path / f"{name}.yaml").write_text(f"seed: {seed}\ndepth: {seed}\n")
+    a, b = (str(tmp_path / f"{name}.yaml") for name in "ab")
+    assert parse("--seed", "9", "--config", a) == Outer(seed=9, depth=3)
+    assert parse("--config", a, "--seed=9", f"--config={b}") == Outer(seed=9, depth=4)
+    assert parse("--config", b, "--config", a) == Outer(seed=3, depth=3)
+    for argv in (["--config"], ["--config", "--seed", "3"], ["--config="]):
+        assert refused(capsys, *argv) == "--config: expected a YAML file"
