@@ -28,8 +28,10 @@ OFFICIAL: Mapping[Split, SplitCounts] = {
     "val": SplitCounts(rows=4_889, images=4_793),
     "test": SplitCounts(rows=4_927, images=4_831),
 }
-"""32,735 rows on 32,120 images. Studies (10,594) and patients (4,427 or 4,459) are not asserted:
-the publications do not agree on the patients."""
+"""32,735 rows on 32,120 images."""
+
+PUBLISHED = "published: 10,594 studies of 4,459 patients; others say 4,427"
+"""Told, not asserted: the publications do not agree on the patients."""
 
 
 def split_counts(table: DeepLesionTable) -> dict[Split, SplitCounts]:
@@ -56,6 +58,13 @@ def official_differences(counts: Mapping[Split, SplitCounts]) -> list[str] | Non
         for split, official in OFFICIAL.items()
         if counts[split] != official
     ]
+
+
+def studies_and_patients(lesions: Iterable[Lesion]) -> str:
+    """Return one line for a full table: its studies and patients, and the published ones."""
+    studies = {lesion.key_slice.order[:2] for lesion in lesions}
+    patients = {patient for patient, _ in studies}
+    return f"all: {len(studies):,} studies of {len(patients):,} patients ({PUBLISHED})"
 
 
 def patients_in_two_splits(lesions: Iterable[Lesion]) -> dict[int, list[Split]]:

@@ -25,6 +25,7 @@ from converters.cohort import (
     patients_in_two_splits,
     settle_noisy,
     split_counts,
+    studies_and_patients,
 )
 from converters.deeplesion import DeepLesionTable, read_deeplesion
 from converters.deeplesion_row import MAX_OUTSIDE_PX
@@ -169,7 +170,8 @@ def _official_lines(table: DeepLesionTable, source: Path, *, allow: bool) -> tup
         )
     if differences:
         return tuple(f"allowed: {line}" for line in differences)
-    return tuple(_official_line(split, counts[split], OFFICIAL[split]) for split in OFFICIAL)
+    lines = [_official_line(split, counts[split], OFFICIAL[split]) for split in OFFICIAL]
+    return (*lines, *([] if differences is None else [studies_and_patients(table.lesions)]))
 
 
 def _official_line(split: str, found: SplitCounts, official: SplitCounts) -> str:

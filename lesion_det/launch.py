@@ -111,7 +111,7 @@ class LocalLauncher:
         """Train ``tasks`` in their order; see ``Launch``.
 
         Raises:
-            Stopped: SIGTERM or SIGINT came; every child has saved a checkpoint and ended.
+            Stopped: SIGTERM, SIGINT or SIGUSR1 came; every child has saved a checkpoint and ended.
         """
         waiting, free = deque(tasks), deque(self._slots)
         running: list[_Child] = []
@@ -275,7 +275,7 @@ class _Forward:
 def _forward_signals(running: list[_Child]) -> Iterator[_Forward]:
     """Hand signals on to the children; where the block ends early, end the children."""
     forward = _Forward(running)
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield forward

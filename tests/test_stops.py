@@ -215,20 +215,22 @@ def test_N23_a_signal_while_a_large_volume_is_read_for_scoring(
     assert set(recorded(tmp_path / "out")) == {"a"}
 
 
-def test_N24_a_report_in_the_making_gives_way() -> None:
-    """SIGTERM while a comparison writes a report in between: left at once, the cells are told."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_N24_a_report_in_the_making_gives_way(number: signal.Signals) -> None:
+    """SIGTERM or SIGUSR1 while a comparison writes a report in between: left at once, the cells
+    are told."""
     told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    before = signal.signal(number, lambda number, _: told.append(number))
     try:
-        mine = signal.getsignal(signal.SIGTERM)
+        mine = signal.getsignal(number)
         with giving_way():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            os.kill(os.getpid(), number)
+            time.sleep(5)
             raise AssertionError("went on with the report")
-        assert told == [signal.SIGTERM]
-        assert signal.getsignal(signal.SIGTERM) is mine
+        assert told == [number]
+        assert signal.getsignal(number) is mine
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def test_N26_a_step_that_takes_long_is_given_up_and_made_anew(

@@ -32,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.guard import GuardedReader
-from ubr_pretrain.runtime import StopRequest
+from ubr_pretrain.runtime import STOP_SIGNALS, StopRequest
 from ubr_pretrain.scan_scoring import ScorerChoice, ScoringRules, ScoringRun
 from ubr_pretrain.score_archive import JOURNAL
 from ubr_pretrain.scoring_plan import Recorded, Scored, ScoringTask, plan_unit
@@ -282,7 +282,7 @@ def _until(stop: StopRequest, rows: Any) -> Iterator[Any]:
         if waiting:
             raise _Stopped
 
-    before = {n: signal.signal(n, handler) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {n: signal.signal(n, handler) for n in STOP_SIGNALS}
     try:
         coming = iter(rows.iter_rows())
         while stop.signal is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -136,7 +137,7 @@ def open_run_folder(
             lock.seek(0)
             raise RunFolderRefused(f"--out {out}: held by a live run ({lock.read()})")
         lock.truncate(0)
-        lock.write(f"pid {os.getpid()}")
+        lock.write(f"pid {os.getpid()} on {platform.node()}")
         lock.flush()
         if overwrite:
             _empty(out)
@@ -149,6 +150,7 @@ def open_run_folder(
         if not (out / "config.yaml").is_file():
             folder.write_config(config)
         yield folder
+        lock.truncate(0)  # a folder that may be handed on names no machine
 
 
 def _run_of(file: Path) -> Path:

@@ -215,6 +215,10 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(list(key)))
 
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""SIGUSR1: what schedulers are asked to send before the time is over (sbatch --signal=USR1@60)."""
+
+
 class Stopped(BaseException):
     """A signal came where nothing had to be finished first; no fault, so no ``Exception``."""
 
@@ -259,8 +263,7 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn signals into a flag that the loop looks at once an iteration, or see ``at_once``."""
     request = StopRequest()
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.signal(number, request) for number in numbers}
+    before = {number: signal.signal(number, request) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
@@ -271,7 +274,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 @contextmanager
 def giving_way() -> Iterator[None]:
     """End this block early at a signal, after whoever waits for signals was told of it."""
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.getsignal(n) for n in STOP_SIGNALS}
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         told = handlers[signal.Signals(number)]

@@ -84,6 +84,8 @@ def train(
     config = with_input_of_start(config)
     with start_ranks(config.device) as ranks, stop_on_signals() as stop:
         set_precision(config.precision, ranks.device, deterministic=config.deterministic)
+        if config.g % ranks.world_size:
+            raise ValueError(f"g = {config.g} groups cannot be shared by {ranks.world_size} ranks")
         opened = open_run_folder(out, config, resume=resume, overwrite=overwrite)
         try:
             with opened if ranks.is_first else nullcontext(RunFolder(out)) as folder:

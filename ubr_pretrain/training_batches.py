@@ -78,15 +78,10 @@ class TrainingBatches:
         ranks: the groups of an iteration are dealt out to them in turn.
 
     Raises:
-        ValueError: g groups cannot be shared evenly, or the slices do not fit where they are asked
-            to lie.
+        ValueError: the slices do not fit where they are asked to lie.
     """
 
     def __init__(self, data: TrainingData, config: UbrConfig, ranks: Ranks) -> None:
-        if config.g % ranks.world_size:
-            raise ValueError(
-                f"g = {config.g} groups cannot be shared by {ranks.world_size} processes"
-            )
         self.mine = range(ranks.rank, config.g, ranks.world_size)
         self._config, self._device = config, ranks.device
         self._names = [volume.name for volume in data.training]

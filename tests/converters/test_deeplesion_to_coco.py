@@ -198,13 +198,21 @@ def test_L18_a_full_table_with_other_counts_is_refused_unless_allowed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """A full table with other counts: exit code 2; --allow-other-counts goes on and says so. A
-    part says how much it is."""
+    """A full table with other counts: exit code 2; --allow-other-counts goes on and says so. One
+    with the official counts is told its studies and patients beside the published 10,594 of 4,459
+    (other publications say 4,427); a part is not."""
     for split, counts in (("train", (0, 0)), ("val", (1, 1)), ("test", (0, 0))):
         monkeypatch.setitem(OFFICIAL, split, SplitCounts(*counts))
     full = write_table([make_row()], "full.csv")
     assert main([str(full), "--out", str(tmp_path / "full")]) == 0
-    assert "val: 1 of 1 official rows, 1 of 1 images (complete)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "val: 1 of 1 official rows, 1 of 1 images (complete)" in said
+    published = "published: 10,594 studies of 4,459 patients; others say 4,427"
+    assert f"all: 1 studies of 1 patients ({published})\n" in said
+    monkeypatch.setitem(OFFICIAL, "val", SplitCounts(2, 2))
+    assert main([str(full), "--out", str(tmp_path / "part")]) == 0
+    assert "published" not in capsys.readouterr().out
+    monkeypatch.setitem(OFFICIAL, "val", SplitCounts(1, 1))
     other = write_table([make_row(), make_row(Bounding_boxes="9, 9, 30, 30")], "other.csv")
     arguments = [str(other), "--out", str(tmp_path / "other")]
     line = refused_line(main, capsys, arguments)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from lesion_det.initialization import Start, make_start
 from lesion_det.launch import Ending, Task
 from lesion_det.plan import Question, build_question, make_plan
 from lesion_det.splits import read_splits
+from tests.command_line import refused_line
 from tests.lesion_det.toy_comparison import write_toy_ubr
 from tests.lesion_det.toy_grid import Trainer, be_stopped, explode, flags, quiet, result
 from ubr_pretrain.ct import InputSpec
@@ -115,6 +117,40 @@ def test_E07_audit_proves_equal_order_head_and_budget(question: Question) -> Non
         plan.fingerprints[CellKey(arm, 0)].hashes["trunk_sha256"] for arm in ("random", "ubr")
     }
     assert len(trunks) == 2
+
+
+UNEQUAL: dict[str, tuple[dict[str, Any], str]] = {
+    "budget": ({"iterations": 80}, "iterations x batch, all settings but start and seed, order "),
+    "seed": ({"seed": 7}, "order of the images, seed 0, order of the images, seed 1, random head"),
+    "data": ({"label_fraction": 0.5}, "order of the images, seed 0, order of the images, seed 1"),
+    "detector": (
+        {"detector": DetectorConfig(fc_dim=9)},
+        "all settings but start and seed, random head, seed 0, random head, seed 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNEQUAL)
+def test_E07_arms_that_differ_in_more_than_their_start_are_refused(
+    what: str,
+    question: Question,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An arm with another budget, seed, share of the data or detector: compare_inits.py refuses
+    (code 2), naming in what the arms differ."""
+    plain = Question.cell_config
+    own, differ = UNEQUAL[what]
+
+    def unequal(self: Question, key: CellKey) -> DetConfig:
+        config = plain(self, key)
+        return config.model_copy(update=own) if key.arm == "ubr" else config
+
+    monkeypatch.setattr(Question, "cell_config", unequal)
+    arms = ["--inits", "random", "ubr", "--seeds", "0", "1"]
+    line = refused_line(main, capsys, [*flags(question, tmp_path / "out"), *arms])
+    assert f"the arms are not comparable, they differ in: {differ}" in line
 
 
 def test_fractions_fall_and_external_trunks_are_arms(question: Question, tmp_path: Path) -> None:

@@ -115,10 +115,11 @@ def ticks(folder: Path) -> dict[str, str]:
     return {file.parent.name: file.read_text() for file in folder.glob("cells/*/ticks")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_reaches_the_children_and_they_stop_in_their_own_way(
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_T04_a_signal_reaches_the_children_and_they_stop_in_their_own_way(
     tmp_path: Path, number: signal.Signals
 ) -> None:
+    """SIGTERM, SIGINT or SIGUSR1 to a comparison: its cells are told and stop; 143, 130 or 138."""
     parent = parent_of(tmp_path, "tick")
     parent.send_signal(number)
     assert parent.wait(120) == 128 + number

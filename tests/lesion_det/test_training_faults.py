@@ -1,6 +1,7 @@
 """What can go wrong while a detector is trained: told in one line, with the last state intact."""
 
 import os
+import platform
 import shutil
 import signal
 from collections.abc import Callable
@@ -153,7 +154,7 @@ def test_T08_T11_a_folder_of_a_live_run_or_of_other_settings_is_refused(
     run = tmp_path / "run"
     with open_run_folder(run, config):
         line = refused_line(main, capsys, flags(config, run))
-        assert f"held by a live run (pid {os.getpid()})" in line
+        assert f"held by a live run (pid {os.getpid()} on {platform.node()})" in line
     line = refused_line(main, capsys, flags(config.model_copy(update={"seed": 5}), run))
     assert "another configuration (seed: 0 -> 5)" in line
 

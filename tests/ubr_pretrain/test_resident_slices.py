@@ -168,11 +168,6 @@ def test_the_ranks_groups_together_are_the_draw_of_one_process(config, data, wor
     assert torch.equal(shared, whole.hu)
 
 
-def test_groups_that_cannot_be_shared_evenly_are_refused(config, data):
-    with pytest.raises(ValueError, match="g = 4 groups cannot be shared by 3 processes"):
-        TrainingBatches(data, config, Ranks(0, 3, CPU))
-
-
 class OneSlice(StoredVolume):
     """The top slice of a volume."""
 

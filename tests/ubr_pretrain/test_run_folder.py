@@ -1,5 +1,7 @@
 """Who may write a run folder, and when a run goes on."""
 
+import platform
+import re
 import subprocess
 import sys
 import time
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ubr_pretrain.config import Config, read_config
-from ubr_pretrain.run_folder import RunFolderRefused, open_run_folder, require_same_run
+from ubr_pretrain.run_folder import LOCK, RunFolderRefused, open_run_folder, require_same_run
 
 
 class Small(Config):
@@ -76,7 +78,8 @@ def test_T09_a_finished_run_is_not_run_again(tmp_path):
 
 
 def test_T08_a_live_run_holds_its_folder_and_a_dead_one_does_not(tmp_path):
-    """A folder of a live run is refused, its pid named; when the run dies the folder is free."""
+    """A folder of a live run is refused, its pid and host named; when the run dies the folder is
+    free, and a run that has ended well names neither."""
     code = (
         "import pathlib, sys, time\n"
         "from tests.ubr_pretrain.test_run_folder import Small\n"
@@ -89,8 +92,9 @@ def test_T08_a_live_run_holds_its_folder_and_a_dead_one_does_not(tmp_path):
     )
     with other:
         assert other.stdout.readline() == "held\n"
+        holder = re.escape(f"held by a live run (pid {other.pid} on {platform.node()})")
         with (
-            pytest.raises(RunFolderRefused, match=f"held by a live run .pid {other.pid}"),
+            pytest.raises(RunFolderRefused, match=holder),
             open_run_folder(tmp_path, Small()),
         ):
             pass
@@ -100,6 +104,7 @@ def test_T08_a_live_run_holds_its_folder_and_a_dead_one_does_not(tmp_path):
         try:
             with open_run_folder(tmp_path, Small()) as folder:
                 assert folder.path == tmp_path
+            assert (tmp_path / LOCK).read_text() == ""
             return
         except RunFolderRefused:
             time.sleep(0.1)

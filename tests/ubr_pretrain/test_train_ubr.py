@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,15 +14,19 @@ import SimpleITK as sitk
 import torch
 import yaml
 
-from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
+from tests.ubr_pretrain.tiny_cohort import tiny_config, write_nifti, write_tiny_cohort
+from ubr_pretrain.body_coordinate import fit_calibration
 from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.config import config_to_yaml
 from ubr_pretrain.journal import Journal, read_metrics
+from ubr_pretrain.landmarks import LandmarkMark
+from ubr_pretrain.phantom import render, sample_scan, sample_subject
 from ubr_pretrain.phantom_deeplesion import write_deeplesion
 from ubr_pretrain.regressor import read_regressor
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
-from ubr_pretrain.train_ubr import train
+from ubr_pretrain.scorer import read_scorer
+from ubr_pretrain.train_ubr import main, train
 from ubr_pretrain.training_data import read_training_data
 from ubr_pretrain.ubr_config import Optimiser
 
@@ -29,7 +34,8 @@ STOP_AT = """
 import os, pathlib, sys
 from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import Journal
-from ubr_pretrain.train_ubr import train
+from ubr_pretrain.scorer import read_scorer
+from ubr_pretrain.train_ubr import main, train
 from ubr_pretrain.ubr_config import UbrConfig
 import torch
 torch.set_num_threads(1)
@@ -109,15 +115,11 @@ def test_T12_interrupted_run_equals_uninterrupted_run(cohort, straight, tmp_path
     assert_equal_runs(straight, tmp_path / "killed")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
-def test_T04_a_signal_leaves_a_checkpoint_and_its_exit_code(
-    number, code, cohort, straight, tmp_path
-):
-    """SIGTERM (code 143) or SIGUSR1 (138, as shells count): a checkpoint of that step, status
-    interrupted; it goes on bit for bit."""
+def test_T04_sigterm_leaves_a_checkpoint_and_exit_code_143(cohort, straight, tmp_path):
+    """SIGTERM: a checkpoint of that step, status interrupted, code 143; it goes on bit for bit."""
     config = tiny_config(cohort)
-    stopped = run_and_signal(config, tmp_path / "stopped", number, 4)
-    assert stopped.returncode == code, stopped.stderr
+    stopped = run_and_signal(config, tmp_path / "stopped", signal.SIGTERM, 4)
+    assert stopped.returncode == 143, stopped.stderr
     saved = read_checkpoint(tmp_path / "stopped/checkpoints/last.safetensors", "ubr")
     assert saved["iteration"] == 4
     assert json.loads((tmp_path / "stopped/run.json").read_text())["status"] == "interrupted"
@@ -214,11 +216,47 @@ def test_V39_a_volume_of_too_few_slices_is_left_out_and_the_rest_is_trained_on(
     assert read_metrics(run / "metrics.jsonl")[-1]["iteration"] == 1
 
 
-def test_T14_a_loss_that_is_not_finite_stops_the_run_and_names_the_volumes(cohort, tmp_path):
-    """A loss that is NaN: the iteration and its volumes are named; nothing skips it."""
+def test_T14_a_loss_that_is_not_finite_stops_the_run_and_names_the_volumes(
+    cohort, straight, tmp_path, capsys
+):
+    """A loss that is NaN: one line with the iteration, all terms and the volumes, code 1; nothing
+    skips it, and no batch is saved, which seed and iteration draw again."""
     hot = tiny_config(cohort, optimiser={"name": "sgd", "lr": 1e30})
-    with pytest.raises(FloatingPointError, match=r"iteration \d: the loss is not finite.*p\d"):
-        train(hot, tmp_path / "run")
+    (tmp_path / "hot.yaml").write_text(config_to_yaml(hot))
+    run = tmp_path / "run"
+    assert main(["--config", str(tmp_path / "hot.yaml"), "--out", str(run)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    terms = "'loss': nan, 'score_std': nan, 'lr': 1e\\+30, 'order': nan, 'distance': .*"
+    volumes = ", ".join([r"p\d+"] * hot.g)
+    line = (
+        rf"train_ubr\.py: iteration 2: the loss is not finite \({{{terms}}}\); volumes {volumes}; "
+    )
+    assert re.match(line, said), said
+    assert {p.name for p in run.iterdir()} <= {p.name for p in straight.iterdir()}
+    assert not [*run.rglob("*.safetensors")]
+
+
+def test_T24_a_training_on_reversed_volumes_works_and_its_scores_calibrate_nothing(tmp_path):
+    """All volumes upside down: it trains, to scores that fall from head to feet in a volume that is
+    not, and calibration refuses them and says so."""
+
+    def phantom(seed):
+        rng = np.random.default_rng(seed)
+        subject = sample_subject(rng)
+        return render(subject, sample_scan(subject, rng, "whole", max_slices=30), size_px=48)
+
+    (tmp_path / "data").mkdir()
+    for n in range(5):
+        write_nifti(phantom(n).reversed().volume, tmp_path / "data" / f"p{n}.nii")
+    config = tiny_config(tmp_path / "data", iterations=40, eval_every=40, save_every=40)
+    assert train(config, tmp_path / "run") == 0
+    scorer = read_scorer(tmp_path / "run/checkpoints/best.safetensors", device="cpu", num_views=1)
+    upright = phantom(7)
+    curve = scorer.score_volume(upright.volume, "upright").curve
+    assert curve.direction == "inferior_to_superior"
+    marks = [LandmarkMark("upright", each.name, each.index) for each in upright.landmarks]
+    with pytest.raises(ValueError, match=r"scores fall from .* grow towards the feet"):
+        fit_calibration({"upright": curve}, marks)
 
 
 def test_T11_a_resumed_run_on_other_data_is_refused(cohort, tmp_path):

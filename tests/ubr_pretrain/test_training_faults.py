@@ -1,9 +1,11 @@
 """What can go wrong while a regressor is trained: told in one line, with the last state intact."""
 
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from tests.command_line import refused_line
 from tests.equal_checkpoints import assert_equal_checkpoints
 from tests.small_disk import small_disk
 from tests.ubr_pretrain.tiny_cohort import tiny_config, write_tiny_cohort
-from ubr_pretrain import collapse
+from ubr_pretrain import collapse, runtime
 from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.config import config_to_yaml
 from ubr_pretrain.journal import Journal, read_metrics
@@ -22,7 +24,6 @@ from ubr_pretrain.run_folder import RunFolder, open_run_folder
 from ubr_pretrain.runtime import Ranks
 from ubr_pretrain.train_ubr import main, train
 from ubr_pretrain.training_batches import TrainingBatches
-from ubr_pretrain.training_data import read_training_data
 from ubr_pretrain.ubr_config import UbrConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,6 +104,21 @@ def test_T03_file_metrics_and_folder_are_synced_around_the_rename(config, tmp_pa
     assert "sync metrics.jsonl" in events[:at]
 
 
+def test_T04_sigusr1_leaves_a_checkpoint_and_exit_code_138(config, straight, tmp_path, monkeypatch):
+    """SIGUSR1, which schedulers send before the time is over: a checkpoint of that step, status
+    interrupted, code 138 (128 and its number, as shells count); it goes on bit for bit."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # by default it would end the tests
+    try:
+        at_progress(monkeypatch, 4, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+        run = tmp_path / "run"
+        assert main(argv(config, run)) == 138
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert saved(run)["iteration"] == 4
+    assert RunFolder(run).read_manifest()["status"] == "interrupted"
+    assert_goes_on_to(straight, config, run)
+
+
 def test_T05_a_second_sigint_ends_it_at_once(config, tmp_path, monkeypatch, capsys):
     """SIGINT twice: the first asks for a checkpoint, the second ends at once (one line, 130)."""
 
@@ -140,16 +156,21 @@ def test_T06_a_disk_that_fills_before_a_checkpoint(config, straight, tmp_path, m
 def test_T06_a_line_of_the_metrics_that_cannot_be_written(
     config, straight, tmp_path, monkeypatch, capsys
 ):
-    """Disk full at a line of the metrics: code 1 in one line; the same command goes on."""
+    """Disk full at a line of the metrics: code 1 in one line with the folder and the free bytes;
+    the same command goes on."""
 
     def full(journal):
         journal._metrics.close()
         journal._metrics = open("/dev/full", "w")  # noqa: PTH123, SIM115
 
-    at_progress(monkeypatch, 4, full)
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4711))
+
     run = tmp_path / "run"
-    assert main(argv(config, run)) == 1
-    assert "No space left on device" in last_words(capsys)
+    with monkeypatch.context() as patch:
+        at_progress(patch, 4, full)
+        assert main(argv(config, run)) == 1
+    said = f"{run}: No space left on device ({run}: 4711 bytes are free there); the last checkpoint"
+    assert said in last_words(capsys)
     assert saved(run)["iteration"] == 3
     assert_goes_on_to(straight, config, run)
 
@@ -285,11 +306,12 @@ def test_T23_scores_that_are_all_equal_are_told(config, tmp_path, monkeypatch):
     assert log.count("warning: iteration 4: the order loss does not fall (8.318") == 1
 
 
-def test_T25_groups_that_ranks_cannot_share_are_refused(config, tmp_path):
-    """g that the ranks cannot share evenly: refused with both numbers (code 2)."""
-    data = read_training_data(config, RunFolder(tmp_path), Ranks(0, 1, torch.device("cpu")))
-    with pytest.raises(ValueError, match="g = 4 groups cannot be shared by 3 processes"):
-        TrainingBatches(data, config, Ranks(0, 3, torch.device("cpu")))
+def test_T25_groups_that_ranks_cannot_share_are_refused(config, tmp_path, monkeypatch, capsys):
+    """g that the ranks cannot share evenly: refused with both numbers (code 2), before any work."""
+    monkeypatch.setattr(runtime, "Ranks", lambda _, __, device: Ranks(0, 3, device))
+    line = refused_line(main, capsys, argv(config, tmp_path / "run"))
+    assert "g = 4 groups cannot be shared by 3 ranks" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_N25_no_machine_is_named_in_tensorboards_file(straight):
