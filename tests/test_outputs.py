@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -270,38 +271,61 @@ def test_S07_json_is_read_back_equal_or_refused(value: Any) -> None:
 
 
 ELSEWHERE = """
-import contextlib, locale, pathlib, sys
-with contextlib.suppress(locale.Error):
-    locale.setlocale(locale.LC_ALL, "")
-from converters.deeplesion_to_coco import main
-out = pathlib.Path(sys.argv[1])
-assert main(["tests/converters/golden/DL_info.csv", "--out", str(out / "coco")]) == 1
-from tests.ubr_pretrain.test_score_tables import NO_ZONES, WHOLE, Archive
-from ubr_pretrain.score_tables import write_tables
-write_tables(Archive(out, [WHOLE, NO_ZONES]), ["csv", "json"])
+import locale, pathlib, sys
+locale.setlocale(locale.LC_ALL, "")
+assert locale.str(1.5) == "1,5"
+from tests.test_outputs import write_all
+write_all(pathlib.Path(sys.argv[1]))
 """
 
 
-def test_S09_locale_and_umask_change_no_byte(tmp_path: Path) -> None:
-    """Under a locale with decimal commas (where it is installed) and umask 077 tables, JSON and
-    COCO files have the same bytes; the umask decides who may read them."""
-    here, there = tmp_path / "here", tmp_path / "there"
-    for folder in (here, there):
-        folder.mkdir()
-    words = {"LC_ALL": "de_DE.UTF-8", "PYTHONUTF8": "0"}
-    command = [sys.executable, "-c", ELSEWHERE, str(there)]
-    subprocess.run(
-        command, cwd=ROOT, env=os.environ | words, check=True, umask=0o077, capture_output=True
-    )
-    write_tables(Archive(here, [WHOLE, NO_ZONES]), ["csv", "json"])
-    golden = ROOT / "tests" / "converters" / "golden"
-    pairs = [(path, there / path.name) for path in here.iterdir()]
-    pairs += [(golden / path.name, path) for path in (there / "coco").iterdir()]
-    assert len(pairs) == 7
-    for expected, found in pairs:
-        assert found.read_bytes() == expected.read_bytes()
-        assert b"\r" not in found.read_bytes()
-        assert found.stat().st_mode & 0o777 == 0o600
+def write_all(out: Path) -> None:
+    """Write tables, JSON and COCO files."""
+    out.mkdir()
+    assert convert_main([TABLE, "--out", str(out / "coco")]) == 1
+    write_tables(Archive(out, [WHOLE, NO_ZONES]), ["csv", "json"])
+
+
+def all_files(out: Path) -> dict[str, bytes]:
+    files = {path.name: path.read_bytes() for path in out.rglob("*.*")}
+    assert len(files) == 7
+    assert not [name for name, data in files.items() if b"\r" in data]
+    return files
+
+
+@pytest.fixture
+def german(tmp_path: Path) -> dict[str, str]:
+    """A locale with decimal commas, made where there are the means."""
+    made = tmp_path / "locales" / "de_DE.UTF-8"
+    made.parent.mkdir()
+    command = ["localedef", "-i", "de_DE", "-f", "UTF-8", str(made)]
+    if not shutil.which("localedef") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs localedef and the sources of locales")
+    return {"LOCPATH": str(made.parent), "LC_ALL": "de_DE.UTF-8", "PYTHONUTF8": "0"}
+
+
+def test_S09_a_decimal_comma_changes_no_byte(tmp_path: Path, german: dict[str, str]) -> None:
+    """Under a locale with decimal commas tables, JSON and COCO files have the same bytes."""
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "there")]
+    subprocess.run(command, cwd=ROOT, env=os.environ | german, check=True, capture_output=True)
+    write_all(tmp_path / "here")
+    assert all_files(tmp_path / "there") == all_files(tmp_path / "here")
+
+
+def test_S09_a_umask_changes_no_byte(tmp_path: Path) -> None:
+    """Under umask 077 tables, JSON and COCO files have the same bytes, and who may read them is
+    what the umask says."""
+    write_all(tmp_path / "here")
+    before = os.umask(0o077)
+    try:
+        write_all(tmp_path / "there")
+    finally:
+        os.umask(before)
+    here, there = all_files(tmp_path / "here"), all_files(tmp_path / "there")
+    assert here == there
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "there").rglob("*.*")} == {0o600}
+    for golden in GOLDEN.glob("*.json"):
+        assert here[golden.name] == golden.read_bytes()
 
 
 def test_S09_text_files_end_their_lines_alike_on_every_system(

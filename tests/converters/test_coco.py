@@ -103,6 +103,39 @@ def test_L23_pycocotools_gives_perfect_detections_full_marks(
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
+READ_BY_FIFTYONE = {
+    "categories": {"id", "name"},
+    "images": {"id", "file_name", "width", "height"},
+    "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
+}
+"""By COCODetectionDatasetImporter; further keys of an annotation become fields of a detection."""
+
+FIELDS_OF_FIFTYONE = {
+    *("label", "bounding_box", "mask", "mask_path", "confidence", "index", "tags", "attributes"),
+    *("segmentation", "keypoints", "score", "supercategory", "coco_id", "instance"),
+}
+
+
+def test_L23_fiftyone_finds_what_its_importer_reads():
+    """FiftyOne is not run here: the files have every key that its importer reads, boxes that it can
+    divide by the size of their image, and no further key named like a field of its detections."""
+    table = read_deeplesion(Path(__file__).parent / "golden" / "DL_info.csv")
+    for split in OFFICIAL:
+        coco = lesions_to_coco(table.lesions, split, "DL_info.csv", "0").model_dump(mode="json")
+        for kind, keys in READ_BY_FIFTYONE.items():
+            assert all(keys <= entry.keys() for entry in coco[kind])
+        images = {image["id"]: image for image in coco["images"]}
+        assert len({category["id"] for category in coco["categories"]}) == 1
+        assert coco["annotations"]
+        for annotation in coco["annotations"]:
+            further = annotation.keys() - READ_BY_FIFTYONE["annotations"]
+            assert not further & FIELDS_OF_FIFTYONE
+            width, height = (images[annotation["image_id"]][side] for side in ("width", "height"))
+            x, y, w, h = annotation["bbox"]
+            assert 0 <= x / width < (x + w) / width <= 1
+            assert 0 <= y / height < (y + h) / height <= 1
+
+
 def test_L08_lesions_of_one_slice_are_one_image(make_row: MakeRow, write_table: WriteTable):
     """They are one image with several annotations."""
     rows = [make_row(), make_row(Bounding_boxes="300, 300, 340, 350")]
