@@ -6,7 +6,7 @@ Commands::
     audit_coco.py theirs.json --table DL_info.csv --split val --images Images_png
 
 Writes ``audit.json`` (every defect) and ``audit.md`` (counts, examples, what to do). Exit code 0:
-clean; 1: defects were found, harmless ones too; 2: refused.
+clean; 1: defects were found, harmless ones too, or the disk is full; 2: refused.
 """
 
 from __future__ import annotations

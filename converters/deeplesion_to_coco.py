@@ -7,7 +7,8 @@ Commands::
     deeplesion_to_coco.py DL_info.csv --out coco          # csv only: images are not checked
 
 Writes ``train.json``, ``val.json``, ``test.json`` and ``conversion.json`` into the folder. Exit
-code 0: done; 1: done, and rows or images were refused (they are listed); 2: refused.
+code 0: done; 1: done, and rows or images were refused (they are listed), or the disk is full and
+none of the four is there; 2: refused.
 """
 
 from __future__ import annotations
