@@ -22,6 +22,7 @@ from ubr_pretrain.ct import VolumeRefused
 from ubr_pretrain.guard import GuardedReader
 from ubr_pretrain.measure_scorer import main as measure_scorer
 from ubr_pretrain.score_volumes import main as score_volumes
+from ubr_pretrain.slice_store import build_slice_store
 from ubr_pretrain.stored_file import StoredFile
 from ubr_pretrain.time_limit import each_in_time, in_time
 from ubr_pretrain.train_ubr import train
@@ -100,6 +101,20 @@ def test_V67_training_goes_on_past_a_volume_that_hangs(tmp_path, monkeypatch, ca
     assert train(tiny_config(data, iterations=1), tmp_path / "run") == 1
     assert "E-TIMEOUT" in capsys.readouterr().err
     assert "hang,,refused,,E-TIMEOUT" in (tmp_path / "run/manifest.csv").read_text()
+
+
+def test_V67_a_volume_that_hangs_here_is_given_to_a_child(tmp_path, monkeypatch):
+    """A volume that another one holds up in this process is trained on all the same: what does not
+    answer here is tried once more in a child, and so is what follows."""
+    data = write_tiny_cohort(tmp_path / "data", 2)
+    (data / "p0.nii").rename(data / "stuck.nii")
+    when_read(monkeypatch)  # here; the child knows nothing of it
+    spec = tiny_config(data).input
+    stored, refused = build_slice_store(
+        tmp_path / "store", find_volumes([data]), spec, min_slices=4, threads=1
+    )
+    assert [volume.name for volume in stored] == ["p1", "stuck"]
+    assert refused == []
 
 
 def test_V67_cropping_goes_on_past_a_scan_that_hangs(tmp_path, monkeypatch, capsys):
