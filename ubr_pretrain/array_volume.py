@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubr_pretrain.ct import Volume, VolumeRefused
+from ubr_pretrain.doubts import with_doubts
 from ubr_pretrain.hounsfield import raw_to_hu
 from ubr_pretrain.orientation import StoredGrid, to_axial
 from ubr_pretrain.reading_rules import SCORING_TILT_DEG, ReadingRules, check_spacing
@@ -43,7 +44,7 @@ def array_to_volume(hu: NDArray[Any], spacing_mm_zyx: tuple[float, float, float]
     dz, dy, dx = (float(s) for s in spacing_mm_zyx)
     check_spacing(ARRAY, (dz, dy, dx))
     whole, notes = raw_to_hu(hu, 1.0, 0.0, ARRAY)
-    return Volume(whole, (dz, dy, dx), source=str(ARRAY), notes=notes)
+    return with_doubts(Volume(whole, (dz, dy, dx), source=str(ARRAY), notes=notes))
 
 
 def sitk_to_volume(image: sitk.Image) -> Volume:
@@ -72,4 +73,5 @@ def sitk_to_volume(image: sitk.Image) -> Volume:
     affine_lps[:3, :3] = axes_lps.T * (dz, dy, dx)
     affine_lps[:3, 3] = image.GetOrigin()
     grid = StoredGrid(axes_lps, (dz, dy, dx), affine_lps=affine_lps)
-    return to_axial(hu, grid, ReadingRules(max_tilt_deg=SCORING_TILT_DEG), IMAGE, notes)
+    rules = ReadingRules(max_tilt_deg=SCORING_TILT_DEG)
+    return with_doubts(to_axial(hu, grid, rules, IMAGE, notes))

@@ -32,6 +32,9 @@ MAX_HU = 3071
 BURNED_IN = "text may be burned into the pixels"
 """The note on a DICOM series that says so (BurnedInAnnotation YES); no picture is made of it."""
 
+INT16 = np.iinfo(np.int16)
+"""HU are kept as such numbers, and a window lies among them."""
+
 STEP_TOLERANCE = 0.05
 """Two neighbouring slices belong to one run where their step is within 5 % of the slice spacing."""
 
@@ -49,6 +52,10 @@ class Window(BaseModel):
         if not self.lower_hu < self.upper_hu:
             raise ValueError(
                 f"window {self.lower_hu}..{self.upper_hu}: lower_hu must be < upper_hu"
+            )
+        if self.lower_hu < INT16.min or self.upper_hu > INT16.max:
+            raise ValueError(
+                f"window {self.lower_hu:g}..{self.upper_hu:g}: HU lie in {INT16.min}..{INT16.max}"
             )
         return self
 

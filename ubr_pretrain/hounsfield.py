@@ -124,10 +124,14 @@ class HuScale:
         return possible
 
 
-def looks_like_hu(volume: Volume) -> str | None:
+def looks_like_hu(volume: Volume, bone_hu: float = BONE_HU) -> str | None:
     """Return None for a plausible CT, else why its numbers cannot be Hounsfield units.
 
     Scoring may go on with the reason as a warning; training refuses such a volume (E-NOHU).
+
+    Args:
+        volume: to be judged.
+        bone_hu: no tissue that slices may end in lies above; less where a window cut bone off.
     """
     lowest, highest = int(volume.hu.min()), int(volume.hu.max())
     if lowest == highest:
@@ -145,7 +149,7 @@ def looks_like_hu(volume: Volume) -> str | None:
             "so there is no soft tissue: shifted or scaled?"
         )
     rim_hu = _rim_hu(volume.hu)
-    if rim_hu > BONE_HU or NO_RIM_HU[0] < rim_hu < NO_RIM_HU[1]:
+    if rim_hu > bone_hu or NO_RIM_HU[0] < rim_hu < NO_RIM_HU[1]:
         return f"slices end at {rim_hu:.0f} HU, which is no air and no tissue: shifted or inverted?"
     return None
 

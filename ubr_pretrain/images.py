@@ -18,13 +18,23 @@ from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ubr_pretrain.ct import AIR_HU, Volume, VolumeRefused, Window
-from ubr_pretrain.hounsfield import raw_to_hu
-from ubr_pretrain.png_slices import HU_OFFSET, MAX_FILE_BYTES, read_png_slice, table_spacing_mm
+from ubr_pretrain.doubts import with_doubts
+from ubr_pretrain.hounsfield import BONE_HU, looks_like_hu, raw_to_hu
+from ubr_pretrain.png_slices import (
+    COLOUR_NAMES,
+    HU_OFFSET,
+    MAX_FILE_BYTES,
+    check_chunks,
+    check_size,
+    read_stored_slice,
+    stored_to_hu,
+    table_spacing_mm,
+)
 from ubr_pretrain.reading_rules import MAX_SIDE_PX, check_spacing
-from ubr_pretrain.stored_file import StoredFile, describe
+from ubr_pretrain.stored_file import PNG_MAGIC, StoredFile, describe
 from ubr_pretrain.volumes import read_volume
 
 SOFT_TISSUE = Window()
@@ -38,6 +48,12 @@ UNKNOWN_THICKNESS_MM = 5.0
 
 BLACK, BLACK_HU = 2, -1000
 """Grey values up to this one (JPEG does not keep a 0 exactly) are taken for air."""
+
+WHITE, MUSCLE_HU = 0.98, 200
+"""A picture may end in muscle, which is white in some windows, but not in white above it."""
+
+FULL_SCALE = (HU_OFFSET - 2**14, HU_OFFSET + 2**14)
+"""Padding may lie below and metal above; a slice with both is a window spread over 16 bits."""
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 COLOUR_STEP, COLOUR_SHARE = 16, 0.002
@@ -70,13 +86,22 @@ def read_image(path: Path, window: Window = SOFT_TISSUE, pixel_mm: float | None 
     Args:
         path: PNG, JPEG or one DICOM file.
         window: what HU the grey values 0..255 of an 8-bit picture stand for (`grey_to_hu`).
-        pixel_mm: side of a pixel, for a picture without its own; None: of a ``DL_info*.csv``
-            beside it, else such that the picture is ``ASSUMED_WIDTH_MM`` wide.
+        pixel_mm: side of a pixel, where neither the file nor a ``DL_info*.csv`` beside it states
+            one; None: such that the picture is ``ASSUMED_WIDTH_MM`` wide.
 
     Raises:
         VolumeRefused: E-MISSING, E-EMPTY, E-FORMAT, E-RGB, E-TRUNC, E-CRC, E-NOHU, E-SIZE-LIMIT,
-            E-DIM (a DICOM file of several slices) and the codes of the DICOM reader.
+            E-MEMORY, E-DIM (a DICOM file of several slices) and the codes of the DICOM reader.
     """
+    try:
+        return _read(path, window, pixel_mm)
+    except OSError as error:  # a share that went away, a table that may not be read
+        raise VolumeRefused("E-MISSING", path, f"cannot be read: {error}") from error
+    except MemoryError as error:
+        raise VolumeRefused("E-MEMORY", path, "does not fit into memory") from error
+
+
+def _read(path: Path, window: Window, pixel_mm: float | None) -> CtImage:
     with StoredFile(path) as file:
         kind = picture_kind(file)
         content = file.stream.read() if kind == "8-bit" and file.size <= MAX_FILE_BYTES else b""
@@ -85,20 +110,20 @@ def read_image(path: Path, window: Window = SOFT_TISSUE, pixel_mm: float | None 
         is_dicom, head = file.format == "dicom", file.head
     if is_dicom:
         return _one_slice(read_volume(path, spacing_mm_zyx=(UNKNOWN_THICKNESS_MM, 1.0, 1.0)), path)
-    if kind == "16-bit":
-        hu = read_png_slice(path)
-        if int(hu.max()) <= AIR_HU:
-            raise VolumeRefused(
-                "E-NOHU", path, f"holds no value above {AIR_HU + HU_OFFSET}: not HU + {HU_OFFSET}"
-            )
-        notes: tuple[str, ...] = ()
-    elif kind == "8-bit":
-        hu = grey_to_hu(_grey(content, path), window)
-        notes = (f"grey values 0..255 taken as {window.lower_hu:g}..{window.upper_hu:g} HU",)
-    else:
+    if not kind:
         raise VolumeRefused("E-FORMAT", path, f"is no PNG, JPEG or DICOM: {describe(head)}")
-    pixel_mm_yx, said = _pixel_mm(path, hu.shape[1], pixel_mm)
-    return CtImage(hu, pixel_mm_yx, str(path), (*notes, *said))
+    if kind == "8-bit":
+        grey, notes = _grey(content, path)
+        return _windowed(grey, window, path, _pixel_mm(path, grey.shape[1], pixel_mm), notes)
+    stored = read_stored_slice(path)
+    low, high = int(stored.min()), int(stored.max())
+    if high <= AIR_HU + HU_OFFSET:
+        raise VolumeRefused(
+            "E-NOHU", path, f"holds no value above {AIR_HU + HU_OFFSET}: not HU + {HU_OFFSET}"
+        )
+    spread = low < FULL_SCALE[0] and high > FULL_SCALE[1]
+    notes = (f"not HU? stored values lie in {low}..{high}: a window?",) if spread else ()
+    return _of_hu(stored_to_hu(stored), path, _pixel_mm(path, stored.shape[1], pixel_mm), notes)
 
 
 def array_to_image(
@@ -115,15 +140,11 @@ def array_to_image(
         raise VolumeRefused("E-DIM", source, f"has shape {array.shape}, not [y, x]")
     if array.dtype.kind not in "iuf":
         raise VolumeRefused("E-FORMAT", source, f"holds {array.dtype}, not real numbers")
-    notes: tuple[str, ...]
+    pixel = _given_or_assumed(source, array.shape[1], pixel_mm)
     if array.dtype == np.uint8:
-        hu = grey_to_hu(array, window)
-        notes = (f"grey values 0..255 taken as {window.lower_hu:g}..{window.upper_hu:g} HU",)
-    else:
-        whole, notes = raw_to_hu(array[np.newaxis], 1.0, 0.0, source)
-        hu = whole[0]
-    pixel_mm_yx, said = _given_or_assumed(source, hu.shape[1], pixel_mm)
-    return CtImage(hu, pixel_mm_yx, str(source), (*notes, *said))
+        return _windowed(array, window, source, pixel)
+    hu, notes = raw_to_hu(array[np.newaxis], 1.0, 0.0, source)
+    return _of_hu(hu[0], source, pixel, notes)
 
 
 def grey_to_hu(grey: NDArray[np.uint8], window: Window) -> NDArray[np.int16]:
@@ -148,30 +169,82 @@ def picture_kind(file: StoredFile) -> str:
     return "8-bit" if file.head.startswith(JPEG_MAGIC) else ""
 
 
-def _grey(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """Decode an 8-bit picture to grey values; one whose channels differ is refused."""
+def _windowed(
+    grey: NDArray[np.uint8],
+    window: Window,
+    path: Path,
+    pixel: tuple[tuple[float, float], tuple[str, ...]],
+    notes: tuple[str, ...] = (),
+) -> CtImage:
+    """Take grey values for HU, with a note where they do not look like that window."""
+    pixel_mm_yx, said = pixel
+    hu = grey_to_hu(grey, window)
+    _refuse_blank(hu, path)
+    # A cut leaves bone at the end of the window; below that of muscle it says nothing.
+    white_hu = min(BONE_HU, max(MUSCLE_HU, WHITE * window.upper_hu))
+    doubt = looks_like_hu(_as_volume(hu, pixel_mm_yx), white_hu)
+    taken = f"grey values 0..255 taken as {window.lower_hu:g}..{window.upper_hu:g} HU"
+    doubts = (f"not that window? {doubt}",) if doubt else ()
+    return CtImage(hu, pixel_mm_yx, str(path), (taken, *notes, *said, *doubts))
+
+
+def _of_hu(
+    hu: NDArray[np.int16],
+    path: Path,
+    pixel: tuple[tuple[float, float], tuple[str, ...]],
+    notes: tuple[str, ...] = (),
+) -> CtImage:
+    """Take HU as a slice, with the doubts that a volume of it would raise."""
+    pixel_mm_yx, said = pixel
+    return _one_slice(with_doubts(_as_volume(hu, pixel_mm_yx, (*notes, *said))), path)
+
+
+def _as_volume(
+    hu: NDArray[np.int16], pixel_mm_yx: tuple[float, float], notes: tuple[str, ...] = ()
+) -> Volume:
+    return Volume(hu[np.newaxis], (UNKNOWN_THICKNESS_MM, *pixel_mm_yx), notes=notes)
+
+
+def _refuse_blank(hu: NDArray[np.int16], path: Path) -> None:
+    """Refuse a slice of one value; a volume of one is only doubted: it may be padding."""
+    if hu.min() == hu.max():
+        raise VolumeRefused("E-NOHU", path, f"every pixel is {hu.flat[0]} HU: no picture")
+
+
+def _grey(content: bytes, path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Decode an 8-bit picture to grey values; one whose channels differ is refused.
+
+    What shines through is taken for black, which is air: under it lies no colour of the slice.
+    """
+    if content.startswith(PNG_MAGIC):  # Pillow leaves the checksums of pixels unread
+        check_chunks(content, path, _check_depth)
+    notes: tuple[str, ...] = ()
     try:
         # warnings: odd metadata, or a size that is refused here
         with (
             catch_warnings(action="ignore"),
             Image.open(BytesIO(content), formats=("PNG", "JPEG")) as opened,
         ):
-            if not 1 <= min(opened.size) <= max(opened.size) <= MAX_SIDE_PX:
-                raise VolumeRefused(
-                    "E-SIZE-LIMIT", path, f"{opened.width} x {opened.height}, limit {MAX_SIDE_PX}"
-                )
+            check_size(opened.width, opened.height, path)
             if opened.mode not in ("L", "LA", "P", "RGB", "RGBA"):
                 raise VolumeRefused(
                     "E-FORMAT", path, f"holds pixels of mode {opened.mode}, not 8-bit grey or RGB"
                 )
             picture = ImageOps.exif_transpose(opened)
+            if picture.has_transparency_data:
+                clear = picture.convert("RGBA")
+                if np.asarray(clear.getchannel("A")).min() < 255:
+                    notes = ("transparent pixels taken as black",)
+                picture = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
             channels = np.asarray(picture.convert("RGB" if picture.mode != "L" else "L"))
     except Image.DecompressionBombError as error:
         raise VolumeRefused("E-SIZE-LIMIT", path, f"{error}, limit {MAX_SIDE_PX} a side") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise VolumeRefused("E-CRC", path, f"the picture is damaged: {error}") from error
+    except (VolumeRefused, MemoryError):
+        raise
+    except Exception as error:  # whatever Pillow stumbles over in a chunk or an EXIF tag
+        raise VolumeRefused("E-CRC", path, f"the picture is damaged: {error!r}") from error
     if channels.ndim == 2:
-        return channels
+        return channels, notes
     spread = np.ptp(channels.astype(np.int16), axis=2)
     share = float(np.mean(spread > COLOUR_STEP))
     if share > COLOUR_SHARE:
@@ -181,16 +254,24 @@ def _grey(content: bytes, path: Path) -> NDArray[np.uint8]:
             f"is coloured: the channels of {100 * share:.1f} % of its pixels differ",
             "give the grey CT slice itself",
         )
-    return np.median(channels, axis=2).astype(np.uint8)
+    return np.median(channels, axis=2).astype(np.uint8), notes
+
+
+def _check_depth(width: int, height: int, depth: int, colour: int, path: Path) -> None:
+    """Refuse a PNG that is too large, or whose 16 bits a channel Pillow would cut to 8."""
+    check_size(width, height, path)
+    if depth == 16:
+        name = COLOUR_NAMES.get(colour, f"colour type {colour}")
+        raise VolumeRefused("E-FORMAT", path, f"is {name} of 16 bits: neither 8 bits nor grey")
 
 
 def _pixel_mm(
     path: Path, width_px: int, pixel_mm: float | None
 ) -> tuple[tuple[float, float], tuple[str, ...]]:
-    """Return the pixel size that the caller, a table beside the file, or nobody knows."""
-    if pixel_mm is None and (spacing_mm := listed_spacing_mm(path)):
-        return spacing_mm[1:], ()
-    return _given_or_assumed(path, width_px, pixel_mm)
+    """Return the pixel size that a table beside the file, the caller, or nobody knows."""
+    otherwise = _given_or_assumed(path, width_px, pixel_mm)
+    spacing_mm = listed_spacing_mm(path)
+    return otherwise if spacing_mm is None else (spacing_mm[1:], ())
 
 
 def _given_or_assumed(
@@ -225,5 +306,6 @@ def listed_spacing_mm(path: Path) -> tuple[float, float, float] | None:
 def _one_slice(volume: Volume, path: Path) -> CtImage:
     if volume.num_slices != 1:
         raise VolumeRefused("E-DIM", path, f"holds {volume.num_slices} slices: score it as volume")
+    _refuse_blank(volume.hu, path)
     _, dy, dx = volume.spacing_mm_zyx
     return CtImage(volume.hu[0], (dy, dx), str(path), volume.notes)

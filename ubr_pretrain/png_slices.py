@@ -13,6 +13,7 @@ import csv
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -88,8 +89,12 @@ def read_png_slice(path: Path) -> NDArray[np.int16]:
     Raises:
         VolumeRefused: as in `read_stored_slice`.
     """
-    hu = read_stored_slice(path).astype(np.int32) - HU_OFFSET
-    return np.maximum(hu, AIR_HU).astype(np.int16)
+    return stored_to_hu(read_stored_slice(path))
+
+
+def stored_to_hu(stored: NDArray[np.uint16]) -> NDArray[np.int16]:
+    """Return what a slice means, clipped to ``AIR_HU`` from below."""
+    return np.maximum(stored.astype(np.int32) - HU_OFFSET, AIR_HU).astype(np.int16)
 
 
 def read_stored_slice(path: Path) -> NDArray[np.uint16]:
@@ -104,7 +109,7 @@ def read_stored_slice(path: Path) -> NDArray[np.uint16]:
         if file.size > MAX_FILE_BYTES:
             raise VolumeRefused("E-SIZE-LIMIT", path, f"{file.size} bytes, limit {MAX_FILE_BYTES}")
         content = file.stream.read()
-    _check_chunks(content, path)
+    check_chunks(content, path, _check_picture)
     stored = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise VolumeRefused("E-CRC", path, "the compressed pixels are damaged")
@@ -180,10 +185,19 @@ def _read_all(files: list[Path], rules: ReadingRules) -> NDArray[np.int16]:
     return np.stack(slices)
 
 
-def _check_chunks(content: bytes, path: Path) -> None:
+def check_chunks(
+    content: bytes, path: Path, check_header: Callable[[int, int, int, int, Path], None]
+) -> None:
     """Walk the chunks of a PNG: header first, every checksum, to the end chunk.
 
-    Nothing is decompressed before the header has shown 16-bit grey of a possible size.
+    Args:
+        content: of the file, from its first byte.
+        path: of the file.
+        check_header: is given width, height, bits of a channel and colour type before anything
+            else is looked at, and refuses what it does not want.
+
+    Raises:
+        VolumeRefused: E-TRUNC, E-CRC, E-FORMAT.
     """
     place, first = len(PNG_MAGIC), True
     while True:
@@ -203,13 +217,14 @@ def _check_chunks(content: bytes, path: Path) -> None:
             raise VolumeRefused("E-FORMAT", path, "its first PNG chunk is not the header")
         if first:
             width, height, depth, colour = struct.unpack(">IIBB", content[place + 8 : place + 18])
-            _check_picture(width, height, depth, colour, path)
+            check_header(width, height, depth, colour, path)
         if kind == b"IEND":
             return
         place, first = body_end + 4, False
 
 
 def _check_picture(width: int, height: int, depth: int, colour: int, path: Path) -> None:
+    """Refuse what is not 16-bit grey of a possible size, before a pixel is decompressed."""
     if colour != GREY:
         name = COLOUR_NAMES.get(colour, f"colour type {colour}")
         raise VolumeRefused("E-RGB", path, f"is a {name} picture, not 16-bit grey")
@@ -217,6 +232,15 @@ def _check_picture(width: int, height: int, depth: int, colour: int, path: Path)
         raise VolumeRefused(
             "E-FORMAT", path, f"has {depth} bits: values would be {-HU_OFFSET} HU and a little more"
         )
+    check_size(width, height, path)
+
+
+def check_size(width: int, height: int, path: Path) -> None:
+    """Refuse a slice without pixels, or larger than any.
+
+    Raises:
+        VolumeRefused: E-SIZE-LIMIT.
+    """
     if not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE_PX:
         raise VolumeRefused(
             "E-SIZE-LIMIT", path, f"claims {width} x {height} pixels, limit {MAX_SIDE_PX}"

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from ubr_pretrain.anomalies import expected_step, find_anomalies
 from ubr_pretrain.array_volume import array_to_volume, sitk_to_volume
 from ubr_pretrain.body_part import propose_body_part
 from ubr_pretrain.calibration import Calibration, read_calibration
 from ubr_pretrain.checkpoint import file_sha256
+from ubr_pretrain.config import first_problem
 from ubr_pretrain.ct import Volume, Window
+from ubr_pretrain.doubts import with_doubts
 from ubr_pretrain.early_scores import EarlyScores
 from ubr_pretrain.images import SOFT_TISSUE, CtImage, array_to_image, read_image
 from ubr_pretrain.network_backend import Backend, ScoreNetwork, build_network
@@ -258,8 +261,8 @@ def score_image(
     Args:
         source: a file; or an array, uint8 for windowed grey values, any other number for HU; rows
             anterior -> posterior, columns the patient's right -> left.
-        pixel_mm: side of a pixel where the file states none; None: from a ``DL_info*.csv`` beside
-            it, else such that the picture is 410 mm wide.
+        pixel_mm: side of a pixel where neither the file nor a ``DL_info*.csv`` beside it states
+            one; None: such that the picture is 410 mm wide.
         window_hu: HU of the grey values 0 and 255; None: -175..275, soft tissue.
         checkpoint: as in ``score_volume``.
         calibration: as in ``score_volume``.
@@ -267,12 +270,15 @@ def score_image(
         num_views: as in ``score_volume``.
 
     Raises:
-        VolumeRefused: coloured, damaged, or not one CT slice.
-        ValueError: the weights cannot be used, or the window is empty.
+        VolumeRefused: coloured, damaged, of one value, or not one CT slice.
+        ValueError: the weights cannot be used, or the window is empty or no range of HU.
     """
     window = SOFT_TISSUE
     if window_hu is not None:
-        window = Window(lower_hu=window_hu[0], upper_hu=window_hu[1])
+        try:
+            window = Window(lower_hu=window_hu[0], upper_hu=window_hu[1])
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from error
     if isinstance(source, (str, Path)):
         image, name = read_image(Path(source), window, pixel_mm), Path(source).stem
     else:
@@ -287,7 +293,8 @@ def _to_volume(
     watch: EarlyScores,
 ) -> tuple[Volume, str]:
     if isinstance(source, Volume):
-        return source, "volume"
+        known = isinstance(source, SparseVolume)  # of a file, which was judged as a whole
+        return source if known else with_doubts(source), "volume"
     if "SimpleITK" in sys.modules:  # else nobody has an image of it
         import SimpleITK as sitk
 

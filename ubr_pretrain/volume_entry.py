@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ubr_pretrain.blank_rows import looks_damaged
 from ubr_pretrain.checksums import hold_against
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.dicom_header import DicomHeader
 from ubr_pretrain.dicom_series import read_series
-from ubr_pretrain.hounsfield import looks_like_hu
+from ubr_pretrain.doubts import with_doubts
 from ubr_pretrain.png_slices import read_png_folder, slice_number
 from ubr_pretrain.reading_rules import ReadingRules
 from ubr_pretrain.slice_watch import SliceWatch
@@ -69,9 +68,7 @@ class VolumeEntry:
             raise VolumeRefused("E-MISSING", self.path, f"cannot be read: {error}") from error
         except MemoryError as error:
             raise VolumeRefused("E-MEMORY", self.path, "does not fit into memory") from error
-        doubt, damage = looks_like_hu(volume), looks_damaged(volume)
-        doubts = [*([f"not HU? {doubt}"] if doubt else []), *([damage] if damage else [])]
-        volume = replace(volume, notes=(*self.notes, *volume.notes, *doubts))
+        volume = with_doubts(replace(volume, notes=(*self.notes, *volume.notes)))
         return thinned(volume, checked.stride_mm)
 
     def _sources(self) -> list[Path]:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from tests.ubr_pretrain.archives import write_toy_checkpoint
 from tests.ubr_pretrain.stored_volumes import scan
+from ubr_pretrain import score_volume
 from ubr_pretrain.array_volume import array_to_volume, sitk_to_volume
-from ubr_pretrain.ct import VolumeRefused
+from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.volumes import read_volume
 
 SPACING = (2.5, 0.8, 0.7)
@@ -20,6 +22,18 @@ def an_image() -> sitk.Image:
     image.SetSpacing(SPACING[::-1])
     image.SetOrigin((-12.0, 5.0, 300.0))
     return image
+
+
+def a_body() -> np.ndarray:
+    """Return HU of six slices: a block of noisy muscle in air."""
+    hu = np.random.default_rng(0).normal(-1000, 15, (6, 32, 32)).clip(-1024)
+    hu[:, 6:26, 4:28] += 1050
+    return np.rint(hu).astype(np.int16)
+
+
+def with_lost_rows(hu: np.ndarray) -> np.ndarray:
+    hu[3, 12:15] = 0
+    return hu
 
 
 def test_an_image_in_any_of_48_orientations_is_one_volume() -> None:
@@ -85,3 +99,36 @@ def test_arrays_that_are_no_scan(array, spacing, code) -> None:
 def test_images_that_are_no_scan(image: sitk.Image) -> None:
     with pytest.raises(VolumeRefused, match="E-DIM"):
         sitk_to_volume(image)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda hu: hu, ""),
+        (lambda hu: hu + 1024, "not HU? the lowest value is 0"),
+        (lambda hu: ((hu + 175) / 450).clip(0, 1), "not HU? values lie in 0..1"),
+        (with_lost_rows, "damaged? 3 rows of one value"),
+    ],
+    ids=["HU", "+ 1024", "0..1", "lost rows"],
+)
+def test_N88_a_scan_in_memory_has_the_notes_of_its_file(tmp_path: Path, change, word) -> None:
+    """An array, a SimpleITK image and a Volume have the same "not HU?" and "damaged?" notes as the
+    file that holds them."""
+    hu = change(a_body())
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing(SPACING[::-1])
+    image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
+    sitk.WriteImage(image, str(tmp_path / "scan.mha"))
+    checkpoint = write_toy_checkpoint(tmp_path / "toy.safetensors")
+    by_hand = Volume(array_to_volume(hu, SPACING).hu, SPACING)
+    ways = {
+        "file": score_volume(tmp_path / "scan.mha", checkpoint=checkpoint),
+        "array": score_volume(hu, spacing_mm_zyx=SPACING, checkpoint=checkpoint),
+        "image": score_volume(image, checkpoint=checkpoint),
+        "Volume": score_volume(by_hand, checkpoint=checkpoint),
+        "read": score_volume(read_volume(tmp_path / "scan.mha"), checkpoint=checkpoint),
+    }
+    notes = {way: [n for n in scored.notes if "?" in n] for way, scored in ways.items()}
+    assert all(found == notes["file"] for found in notes.values()), notes
+    assert len(notes["file"]) == bool(word)
+    assert all(note.startswith(word) for note in notes["file"])

@@ -35,6 +35,7 @@ def write_slice(images, name, value_hu):
     folder, _, number = name.rpartition("_")
     (images / folder).mkdir(parents=True, exist_ok=True)
     pixels = np.full((64, 64), value_hu + 32768, np.uint16)
+    pixels[0, 0] += 8  # a picture of one value is refused
     cv2.imwrite(str(images / folder / number), pixels)
 
 
