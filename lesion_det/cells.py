@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,21 +10,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lesion_det.curve_hits import text_to_hits
+from lesion_det.finished_files import require_unchanged
 from lesion_det.ground_truth import GroundTruth
-from lesion_det.metrics import DetectionMetrics, measure
-from lesion_det.predictions import Predictions, read_predictions
-from ubr_pretrain.checkpoint import write_atomically
-from ubr_pretrain.config import Config
+from lesion_det.kept_metrics import measure_once
+from lesion_det.metrics import TOP_K, DetectionMetrics
+from lesion_det.predictions import Predictions, complete_predictions, read_predictions
+from lesion_det.topk_recall import lesion_ranks
+from ubr_pretrain.config import Config, first_problem
 from ubr_pretrain.journal import read_metrics
+from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import generator
 
 BOOTSTRAP_SEED = 20171
 """A report made twice from the same cells shows the same intervals."""
-
-METRICS_FILE = "comparison_metrics.json"
 
 CellStatus = Literal["finished", "failed", "interrupted", "not started"]
 
@@ -115,9 +115,37 @@ class CellAnswers:
     curve_hits: Mapping[int, Bool[np.ndarray, " L"]] = field(default_factory=dict)
 
 
+class _Run(BaseModel):
+    """What a comparison reads of ``run.json``."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    status: str = ""
+    iteration: int = 0
+    seconds: float | None = None
+    audit: Mapping[str, str] = {}
+    input_spec: Mapping[str, Any] = {}
+    provenance: Mapping[str, Any] = {}
+    machine: Mapping[str, Any] = {}
+    files_sha256: Mapping[str, str] | None = None
+
+
+class _Evaluation(BaseModel):
+    """One along the training, as ``metrics.jsonl`` has it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    iteration: int
+    top5_recall: float | None = None
+    hits: str | None = None
+
+
 def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder has come to its end."""
-    return _read_manifest(folder).get("status") == "finished"
+    """Whether the training in a folder has come to its end; of a damaged one nobody knows."""
+    try:
+        return _read_run(folder).status == "finished"
+    except ValueError:
+        return False
 
 
 def read_cell(
@@ -137,53 +165,86 @@ def read_cell(
         expected: hashes of what it must have started from; another start is a failure.
         failure: why its training ended, "" where it did not fail.
 
-    A finished cell whose answers cannot be read, or are of other lesions, is a failed one: the
-    others are compared without it.
+    A finished cell whose answers cannot be read, are not what they were when it finished, or are of
+    other lesions, is a failed one: the others are compared without it.
     """
-    manifest = _read_manifest(folder)
-    if manifest.get("status") == "finished" and not failure:
-        failure = _other_start(manifest.get("audit", {}), expected)
-    records = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("kind") == "val"]
-    status = _status(manifest, failure)
-    predictions, metrics, curve_hits = None, None, {}
     try:
+        run = _read_run(folder)
+    except ValueError as error:
+        run, failure = _Run(), _reason(error, folder)
+    if run.status == "finished" and not failure:
+        failure = _other_start(run.audit, expected)
+    status = _status(run, failure)
+    predictions, metrics, curve_hits = None, None, {}
+    evaluations: tuple[_Evaluation, ...] = ()
+    weights: tuple[Mapping[str, str], ...] = ()
+    try:
+        if status == "finished":
+            require_unchanged(folder, run.files_sha256 or {})
+        evaluations = _read_evaluations(folder / "metrics.jsonl")
         curve_hits = {
-            record["iteration"]: text_to_hits(record["hits"], ground_truth.num_lesions)
-            for record in records
-            if "hits" in record
+            evaluation.iteration: text_to_hits(evaluation.hits, ground_truth.num_lesions)
+            for evaluation in evaluations
+            if evaluation.hits is not None
         }
+        weights = _read_weights(folder / "weights.csv")
         if status == "finished":
             predictions = read_predictions(folder / "predictions_val.json")
-            metrics = _metrics(folder, ground_truth, predictions)
+            metrics = measure_once(folder, ground_truth, predictions, generator(BOOTSTRAP_SEED))
+            if run.files_sha256 is None:  # finished before hashes were written down
+                _require_last_hits(ground_truth, predictions, curve_hits.get(run.iteration))
     except ValueError as error:
         if status == "finished":
-            failure = " ".join(str(error).split()).replace(f"{folder}/", "")
-            status, failure = "failed", f"{failure}; delete its folder to train it again"
-        predictions, curve_hits = None, {}
+            status, failure = "failed", _reason(error, folder)
+        predictions, metrics, curve_hits = None, None, {}
     cell = Cell(
         arm=key.arm,
         seed=key.seed,
         fraction=key.fraction,
         status=status,
         reason=failure,
-        seconds=manifest.get("seconds"),
-        curve=tuple((record["iteration"], record.get("top5_recall")) for record in records),
+        seconds=run.seconds,
+        curve=tuple((e.iteration, e.top5_recall) for e in evaluations),
         metrics=metrics,
-        audit=manifest.get("audit", {}),
-        input_spec=manifest.get("input_spec", {}),
-        provenance=manifest.get("provenance", {}),
-        machine=manifest.get("machine", {}),
+        audit=run.audit,
+        input_spec=run.input_spec,
+        provenance=run.provenance,
+        machine=run.machine,
     )
-    weights: tuple[Mapping[str, str], ...] = ()
-    if (folder / "weights.csv").is_file():
-        with (folder / "weights.csv").open(encoding="utf-8", newline="") as file:
-            weights = tuple(csv.DictReader(file))
     return CellAnswers(cell, predictions, weights, curve_hits)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    file = folder / "run.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+def _read_run(folder: Path) -> _Run:
+    """Return what ``run.json`` says, nothing where there is none yet.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return _Run.model_validate(RunFolder(folder).read_manifest())
+    except ValidationError as error:
+        raise ValueError(f"{folder / 'run.json'}: {first_problem(error)}") from error
+
+
+def _read_evaluations(file: Path) -> tuple[_Evaluation, ...]:
+    records = (r for r in read_metrics(file) if isinstance(r, dict) and r.get("kind") == "val")
+    try:
+        return tuple(_Evaluation.model_validate(record) for record in records)
+    except ValidationError as error:
+        raise ValueError(f"{file}: {first_problem(error)}") from error
+
+
+def _read_weights(file: Path) -> tuple[Mapping[str, str], ...]:
+    if not file.is_file():
+        return ()
+    with file.open(encoding="utf-8", newline="") as rows:
+        return tuple(csv.DictReader(rows))
+
+
+def _reason(error: ValueError, folder: Path) -> str:
+    """Return why the files of a cell cannot be used; paths are of its folder, as reports are."""
+    words = " ".join(str(error).split()).replace(f"{folder}/", "")
+    return f"{words}; put it back, or delete its folder to train it again"
 
 
 def _other_start(audit: Mapping[str, str], expected: Mapping[str, str]) -> str:
@@ -194,26 +255,27 @@ def _other_start(audit: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return f"was trained from another {', '.join(other)} than the arm has now; delete its folder"
 
 
-def _status(manifest: Mapping[str, Any], failure: str) -> CellStatus:
+def _status(run: _Run, failure: str) -> CellStatus:
     if failure:
         return "failed"
-    if manifest.get("status") == "finished":
+    if run.status == "finished":
         return "finished"
-    return "interrupted" if manifest else "not started"
+    return "interrupted" if run.status else "not started"
 
 
-def _metrics(folder: Path, ground_truth: GroundTruth, predictions: Predictions) -> DetectionMetrics:
-    """Measure a cell once; on the full validation set COCO AP takes a minute."""
-    file = folder / METRICS_FILE
-    if file.is_file():
-        try:
-            metrics = DetectionMetrics.model_validate_json(file.read_bytes())
-        except ValidationError:  # of another version: measured again
-            file.unlink()
-        else:
-            if metrics.ground_truth_sha256 == ground_truth.sha256:
-                return metrics
-    metrics = measure(ground_truth, predictions, generator(BOOTSTRAP_SEED))
-    with write_atomically(file, "w") as out:
-        out.write(metrics.model_dump_json(indent=2) + "\n")
-    return metrics
+def _require_last_hits(
+    ground_truth: GroundTruth, predictions: Predictions, last: Bool[np.ndarray, " L"] | None
+) -> None:
+    """Refuse answers that find other lesions than the evaluation at the end of the training did.
+
+    Raises:
+        ValueError: so it is, or ``metrics.jsonl`` lacks that evaluation.
+    """
+    if last is None:
+        raise ValueError("metrics.jsonl: lacks the evaluation at the end of the training")
+    complete, _ = complete_predictions(ground_truth, predictions)
+    if not np.array_equal(lesion_ranks(ground_truth, complete).hits(TOP_K), last):
+        raise ValueError(
+            "predictions_val.json: finds other lesions than metrics.jsonl says of the end of the "
+            "training"
+        )

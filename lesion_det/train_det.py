@@ -119,6 +119,7 @@ def _train(
     from lesion_det.curve_hits import hits_to_text
     from lesion_det.det_results import write_results
     from lesion_det.det_setup import describe_run, set_up, write_start
+    from lesion_det.finished_files import finished_files
     from lesion_det.inference import detector_state, pooled_hits, pooled_recall, predict_all
     from lesion_det.initialization import weight_table_text
     from lesion_det.splits import require_same_audit
@@ -291,7 +292,8 @@ def _train(
             out, config, splits, prepared, detector, made, answers, test_answers, recalls
         )
         seconds = round(time.monotonic() - began_s, 1)
-        folder.update_manifest(status="finished", iteration=iteration, seconds=seconds)
+        ended = {"iteration": iteration, "seconds": seconds, "files_sha256": finished_files(out)}
+        folder.update_manifest(status="finished", **ended)
         journal.say(
             f"next: evaluate_det.py --predictions {first} --coco {config.val_files[0]} "
             f"--out {out / 'evaluation'}"

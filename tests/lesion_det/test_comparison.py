@@ -1,16 +1,20 @@
 """What follows from the cells: points along the training, early verdicts, labels, missing cells."""
 
 import json
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lesion_det.cells import Cell, CellAnswers, CellKey, read_cell
+from lesion_det import kept_metrics
+from lesion_det.cells import Cell, CellAnswers, CellKey, is_finished, read_cell
 from lesion_det.comparison import Comparison, compare_arms
 from lesion_det.ground_truth import GroundTruth
+from lesion_det.kept_metrics import METRICS_FILE
 from lesion_det.learning_curve import (
     curve_points,
     early_iterations,
@@ -25,6 +29,7 @@ from tests.lesion_det.toy_comparison import (
     write_toy_data,
     write_toy_ubr,
 )
+from ubr_pretrain.checkpoint import file_sha256
 
 ARMS = ("random", "ubr")
 
@@ -256,3 +261,108 @@ def test_finished_cell_that_cannot_be_read_is_a_failed_one(
     assert (read.cell.status, read.predictions, read.cell.metrics) == ("failed", None, None)
     assert read.cell.reason.endswith("delete its folder to train it again")
     assert str(tmp_path) not in read.cell.reason
+
+
+def damaged(file: Path, text: Callable[[str], str]) -> None:
+    file.write_text(text(file.read_text("utf-8")), encoding="utf-8", newline="\n")
+
+
+@pytest.fixture
+def cell(runs: Path, tmp_path: Path) -> Path:
+    """A copy of a finished cell."""
+    return shutil.copytree(runs / "random-seed0", tmp_path / "random-seed0")
+
+
+CHANGES: dict[str, Callable[[str], str]] = {
+    "metrics.jsonl": lambda text: text[: len(text) // 2],
+    "predictions_val.json": lambda text: text.replace(".5", ".6", 1),
+    "weights.csv": lambda text: text.replace("1.5", "1.6"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_N94_a_file_that_changed_after_the_end_fails_its_cell(
+    cell: Path, truth: GroundTruth, name: str
+) -> None:
+    """A finished cell whose curve, answers or table of weights are not what they were when it
+    finished has failed, the file named; so has one that lacks them."""
+    key = CellKey("random", 0)
+    assert read_cell(cell, key, truth, expected={}).cell.status == "finished"
+    before = file_sha256(cell / name)
+    damaged(cell / name, CHANGES[name])
+    read = read_cell(cell, key, truth, expected={})
+    assert (read.cell.status, read.predictions, read.cell.metrics) == ("failed", None, None)
+    assert read.cell.reason == (
+        f"{name}: SHA-256 {file_sha256(cell / name)[:12]}, was {before[:12]} when the training "
+        "finished: edited, cut or of another cell; put it back, or delete its folder to train it "
+        "again"
+    )
+    (cell / name).unlink()
+    assert read_cell(cell, key, truth, expected={}).cell.reason.startswith(f"{name}: is missing;")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"status": "fin', "is damaged, no JSON"),
+        ("[]", "is damaged, no JSON object"),
+        ('{"status": "finished", "audit": null}', "audit: Input should be a valid dictionary"),
+    ],
+)
+def test_N94_a_damaged_run_json_fails_its_cell(
+    cell: Path, truth: GroundTruth, text: str, problem: str
+) -> None:
+    """A damaged run.json fails the cell that it is of, named with what is wrong in it."""
+    damaged(cell / "run.json", lambda _: text)
+    read = read_cell(cell, CellKey("random", 0), truth, expected={}, failure="exit code 1")
+    assert (read.cell.status, read.cell.metrics) == ("failed", None)
+    assert re.match(rf"run\.json: {problem}.*; put it back, or delete", read.cell.reason)
+    assert not is_finished(cell)
+
+
+def test_N94_kept_metrics_are_believed_only_as_they_were_kept(
+    cell: Path, runs: Path, truth: GroundTruth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept metrics of a cell that were edited, cut or taken from another cell are measured again;
+    as they were kept, they are believed."""
+    key, file = CellKey("random", 0), cell / METRICS_FILE
+    kept = file.read_bytes()
+    measured = read_cell(runs / key.name, key, truth, expected={}).cell.metrics
+    assert measured is not None
+    calls: list[int] = []
+    monkeypatch.setattr(kept_metrics, "measure", lambda *_: calls.append(1) or measured)
+    assert read_cell(cell, key, truth, expected={}).cell.metrics == measured
+    assert not calls
+    other = (runs / "ubr-seed1" / METRICS_FILE).read_bytes()
+    edited = re.sub(rb'"top5_recall": 0\.\d+', b'"top5_recall": 0.9', kept, count=1)
+    for number, wrong in enumerate((edited, other, kept[:100], b""), start=1):
+        assert wrong != kept
+        file.write_bytes(wrong)
+        assert read_cell(cell, key, truth, expected={}).cell.metrics == measured
+        assert len(calls) == number
+        assert file.read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("metrics.jsonl", "metrics.jsonl: lacks the evaluation at the end of the training"),
+        ("predictions_val.json", "predictions_val.json: finds other lesions than metrics.jsonl"),
+    ],
+)
+def test_N94_a_cell_that_wrote_no_hashes_is_held_to_its_last_evaluation(
+    cell: Path, runs: Path, truth: GroundTruth, name: str, reason: str
+) -> None:
+    """A cell of a version that wrote no hashes counts where its answers find the lesions that its
+    last evaluation found, and has failed where they do not."""
+    key, manifest = CellKey("random", 0), json.loads((cell / "run.json").read_text("utf-8"))
+    del manifest["files_sha256"]
+    damaged(cell / "run.json", lambda _: json.dumps(manifest))
+    assert read_cell(cell, key, truth, expected={}).cell.status == "finished"
+    if name == "metrics.jsonl":
+        damaged(cell / name, CHANGES[name])
+    else:
+        shutil.copy(runs / "ubr-seed1" / name, cell / name)
+    read = read_cell(cell, key, truth, expected={})
+    assert (read.cell.status, read.predictions, read.cell.metrics) == ("failed", None, None)
+    assert read.cell.reason.startswith(reason)

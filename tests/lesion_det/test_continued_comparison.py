@@ -179,6 +179,24 @@ def test_cell_that_was_trained_from_another_start_does_not_count(
     assert "another head_sha256" in failed.reason
 
 
+def test_N94_changed_cells_fail_alone_and_are_named(
+    question: Question, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """compare_inits.py compares what is left, names every changed cell with its file, and returns
+    1; a cell whose answers were exchanged is not trained again by itself."""
+    cells = finished / "cells"
+    shutil.copy(cells / "ubr-seed1" / "predictions_val.json", cells / "random-seed0")
+    (cells / "ubr-seed0" / "run.json").write_text('{"status": "fin', encoding="utf-8")
+    trainer = Trainer(ubr_0=explode)
+    assert compare(question, finished, trainer)[0] == 1
+    assert trainer.trained == ["ubr-seed0"]
+    assert [cell.name for cell in result(finished).faults] == ["random-seed0", "ubr-seed0"]
+    assert result(finished).pairs[0].seeds == (1,)
+    said = capsys.readouterr().out
+    assert "failed: random, seed 0: predictions_val.json: SHA-256 " in said
+    assert "failed: ubr, seed 0: run.json: is damaged, no JSON (" in said
+
+
 def test_cell_folder_in_any_state_can_be_read(question: Question, tmp_path: Path) -> None:
     truth = make_plan(question, quiet).ground_truth
     absent = read_cell(tmp_path / "absent", CellKey("random", 0), truth, expected={})

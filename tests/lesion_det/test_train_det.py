@@ -29,7 +29,7 @@ from tests.lesion_det.toy_slices import ToyDeepLesion, write_toy_deeplesion
 from tests.lesion_det.toy_training import UNIT_INPUT, flags, tensors, tiny
 from ubr_pretrain import late_record
 from ubr_pretrain.backbone import Backbone, Provenance, write_backbone
-from ubr_pretrain.checkpoint import read_checkpoint, write_checkpoint
+from ubr_pretrain.checkpoint import file_sha256, read_checkpoint, write_checkpoint
 from ubr_pretrain.config import read_config
 from ubr_pretrain.journal import read_metrics
 from ubr_pretrain.late_record import LateRecord
@@ -98,6 +98,15 @@ class TestAFinishedRun:
             "predictions_test.json",
         ]:
             assert (out / name).stat().st_size > 0, name
+
+    def test_N94_its_run_json_has_the_hashes_of_what_a_comparison_counts_on(
+        self, out: Path
+    ) -> None:
+        """A training that ends writes the SHA-256 of its curve, its answers and its table of
+        weights into run.json."""
+        hashes = json.loads((out / "run.json").read_text("utf-8"))["files_sha256"]
+        assert set(hashes) == {"metrics.jsonl", "predictions_val.json", "weights.csv"}
+        assert hashes == {name: file_sha256(out / name) for name in hashes}
 
     def test_its_log_ends_with_the_next_command(self, out: Path, toy: ToyDeepLesion) -> None:
         last = (out / "train.log").read_text("utf-8").splitlines()[-1]

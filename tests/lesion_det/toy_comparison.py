@@ -9,6 +9,7 @@ import numpy as np
 from lesion_det.audit import StartHasher
 from lesion_det.curve_hits import hits_to_text
 from lesion_det.det_config import DetConfig, DetectorConfig, DetOptimiser
+from lesion_det.finished_files import finished_files
 from lesion_det.ground_truth import read_ground_truth
 from lesion_det.initialization import weight_table_csv
 from lesion_det.predictions import Predictions, write_predictions
@@ -140,7 +141,9 @@ def pretend_training(config: DetConfig, out: Path) -> int:
         write_text(out / "weights.csv", weight_table_csv([]) + WEIGHTS)
         folder.update_manifest(
             status="finished",
+            iteration=config.iterations,
             seconds=12.5,
+            files_sha256=finished_files(out),
             audit=dict(starts.hashes),
             input_spec=starts.input_spec.model_dump(mode="json"),
             machine={"python": "3.11", "device": "cpu", "packages": {"torch": "2.15"}},
