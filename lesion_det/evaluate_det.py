@@ -174,6 +174,19 @@ def _measure_and_write(
         print("no detections at all: every sensitivity is 0", file=sys.stderr)
     if metrics.scores_leave_0_to_1:
         print("scores lie outside 0..1; only their order is used", file=sys.stderr)
+    count = metrics.num_detections
+    if outside := predictions.num_outside(ground_truth):
+        print(
+            f"{outside} of {count} boxes leave their image by more than a pixel; a list of COCO "
+            "results holds x, y, width, height: are these corners, or pixels of another size?",
+            file=sys.stderr,
+        )
+    if repeated := predictions.num_repeated:
+        print(
+            f"{repeated} of {count} detections are given twice: same image, box and score; each "
+            "counts",
+            file=sys.stderr,
+        )
     return metrics
 
 

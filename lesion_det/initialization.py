@@ -147,7 +147,18 @@ def read_ubr_backbone(path: Path, required_init: str, arm: Arm) -> Backbone:
     Raises:
         CheckpointRefused: damaged, no regressor's, or started elsewhere than the arm demands.
     """
-    kind = checkpoint_kind(path)
+    try:
+        kind = checkpoint_kind(path)
+    except CheckpointRefused as error:
+        if not path.is_file():
+            raise
+        ours = path.suffix == ".safetensors"
+        raise CheckpointRefused(
+            f"{error if ours else f'{path}: not a safetensors file'}; --ubr takes a checkpoint of "
+            "train_ubr.py or its export in the ubr layout; give one in another layout as "
+            "--external (train_det.py: --init external --external FILE, compare_inits.py: "
+            "--external NAME=FILE)"
+        ) from error
     if kind == "ubr":
         found = regressor_backbone(read_regressor(path))
     elif kind == "backbone":

@@ -79,6 +79,24 @@ class Predictions:
         """Whether a score is not a probability (ranking still works)."""
         return any(len(s) > 0 and (s.max() > 1 or s.min() < 0) for s in self.scores.values())
 
+    @property
+    def num_repeated(self) -> int:
+        """Number of detections whose image, box and score another one has too, the first aside."""
+        return sum(
+            int(((np.diff(boxes, axis=0) == 0).all(axis=1) & (np.diff(scores) == 0)).sum())
+            for boxes, scores in zip(self.boxes_xyxy.values(), self.scores.values(), strict=True)
+        )
+
+    def num_outside(self, ground_truth: GroundTruth) -> int:
+        """Return the number of boxes that leave their image by more than a pixel."""
+        count = 0
+        for image_id, boxes in self.boxes_xyxy.items():
+            image = ground_truth.by_id[image_id]
+            sides_px = np.array([image.width_px, image.height_px])
+            beyond = np.concatenate([-boxes[:, :2], boxes[:, 2:] - sides_px], axis=1)
+            count += int((beyond > 1).any(axis=1).sum())
+        return count
+
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write ``predictions`` as JSON, one image a line, atomically."""

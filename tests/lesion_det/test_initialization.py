@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from lesion_det.det_config import Arm, DetConfig, DetectorConfig
 from lesion_det.detector import Detector, state_sha256
@@ -319,6 +320,33 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message) as refusal:
             start(arm, file)
         assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("vgg16.safetensors", "a safetensors file, but not a checkpoint of this project"),
+            ("vgg16.pth", "not a safetensors file"),
+            ("vgg16.onnx", "not a safetensors file"),
+        ],
+    )
+    def test_weights_in_another_layout_are_refused_with_the_flag_that_takes_them(
+        self, tmp_path: Path, name: str, what: str
+    ) -> None:
+        file = tmp_path / name
+        if file.suffix == ".safetensors":
+            save_file({"features.0.weight": torch.zeros(2, 3, 3, 3)}, file)
+        else:
+            torch.save({"features.0.weight": torch.zeros(2, 3, 3, 3)}, file)
+        with pytest.raises(ValueError, match=r"vgg16") as refusal:
+            start("ubr", file)
+        assert str(refusal.value) == (
+            f"{file}: {what}; --ubr takes a checkpoint of train_ubr.py or its export in the ubr "
+            "layout; give one in another layout as --external (train_det.py: --init external "
+            "--external FILE, compare_inits.py: --external NAME=FILE)"
+        )
+        file.unlink()
+        with pytest.raises(ValueError, match=r"vgg16\.\w+: no such file$"):
+            start("ubr", file)
 
     @pytest.mark.parametrize("arm", ["ubr", "ubr+imagenet", "ubr-stats"])
     def test_an_arm_without_its_file(self, arm: Arm) -> None:

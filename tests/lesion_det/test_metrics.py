@@ -213,6 +213,44 @@ def test_list_of_coco_results_gives_the_metrics_of_our_file(
     assert error.count("carries no hash of the JSON that it answers") == 1
 
 
+@pytest.mark.parametrize(
+    ("listed", "notes"),
+    [
+        ([[480, 490, 32, 22], [480, 490, 33, 23], [-1, 0, 5, 5]], []),
+        (
+            [[300, 20, 340, 60], [10, 300, 30, 340], [0, 0, 5, 5], [-1.5, 0, 5, 5]],
+            [
+                "3 of 4 boxes leave their image by more than a pixel; a list of COCO results holds "
+                "x, y, width, height: are these corners, or pixels of another size?"
+            ],
+        ),
+        (
+            [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4], [1, 2, 3, 4], [5, 6, 7, 8]],
+            ["3 of 5 detections are given twice: same image, box and score; each counts"],
+        ),
+    ],
+)
+def test_N95_boxes_of_another_form_and_repeated_detections_are_counted_in_a_note(
+    tmp_path: Path,
+    coco: Path,
+    listed: list[list[float]],
+    notes: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """evaluate_det.py measures them, and says how many boxes leave their image by more than a pixel
+    (corners in place of width and height do) and how many detections stand there again."""
+    results = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.5} for box in listed]
+    elsewhere = {"image_id": 2, "category_id": 1, "bbox": listed[0], "score": 0.5}
+    other_score = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.25}
+    if not notes:
+        results += [elsewhere, other_score, other_score | {"score": 0.125}]
+    file = write_text(tmp_path / "results.json", json.dumps(results))
+    out = str(tmp_path / "out")
+    assert main(["--predictions", str(file), "--coco", str(coco), "--out", out]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if " boxes leave " in line or " given twice" in line] == notes
+
+
 def test_E05_list_that_names_no_image_counts_as_empty_or_is_refused(
     tmp_path: Path, coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
