@@ -138,7 +138,7 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
     import pandas as pd
 
     from ubr_pretrain.number_table import read_number_table
-    from ubr_pretrain.slice_classes import read_slice_classes
+    from ubr_pretrain.slice_classes import read_slice_classes, require_head_first
     from ubr_pretrain.zones import ZONES
 
     try:
@@ -153,6 +153,7 @@ def _read_tables(scores: Path, labels: Path) -> tuple[pd.DataFrame, pd.DataFrame
     scored = read_number_table(scores / "scores.csv", ["volume"], ["slice_index"], numbers)
     scored = scored[["volume", "slice_index", *numbers]]  # it may hold zones of its own
     known_classes = read_slice_classes([labels])
+    require_head_first(known_classes, str(labels))
     named = known_classes[known_classes["volume"].isin(subjects["volume"])]
     merged = named.merge(
         scored,

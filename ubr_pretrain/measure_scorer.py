@@ -165,15 +165,17 @@ def score_labelled(
     from ubr_pretrain.landmarks import read_landmark_tables
     from ubr_pretrain.read_ahead import read_ahead
     from ubr_pretrain.scorer import read_scorer
-    from ubr_pretrain.slice_classes import OTHER, read_slice_classes
+    from ubr_pretrain.slice_classes import OTHER, read_slice_classes, require_head_first
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
 
     marks: dict[str, dict[str, int]] = {}
     for mark in read_landmark_tables(landmarks):
         marks.setdefault(mark.volume, {})[mark.landmark] = mark.index
+    table = read_slice_classes(classes)
+    require_head_first(table, " ".join(map(str, classes)))
     named = {
         str(volume): rows.set_index("index_sup_to_inf")["zone"]
-        for volume, rows in read_slice_classes(classes).groupby("volume")
+        for volume, rows in table.groupby("volume")
     }
     entries = [e for e in find_volumes(volumes) if e.name in marks or e.name in named]
     if not entries:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,10 +132,11 @@ def open_run_folder(
         lock = (out / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise RunFolderRefused(f"--out {out}: cannot be written ({error.strerror})") from error
-    with lock:
+    with lock, ExitStack() as at_end:
         if not took_lock(lock):
             lock.seek(0)
             raise RunFolderRefused(f"--out {out}: held by a live run ({lock.read()})")
+        at_end.callback(lock.truncate, 0)  # a folder that may be handed on names no machine
         lock.truncate(0)
         lock.write(f"pid {os.getpid()} on {platform.node()}")
         lock.flush()
@@ -150,7 +151,6 @@ def open_run_folder(
         if not (out / "config.yaml").is_file():
             folder.write_config(config)
         yield folder
-        lock.truncate(0)  # a folder that may be handed on names no machine
 
 
 def _run_of(file: Path) -> Path:

@@ -30,7 +30,7 @@ def read_slice_classes(paths: Sequence[Path]) -> pd.DataFrame:
 
     Raises:
         ValueError: no table, a column is missing, an index is no slice number, a class is unknown,
-            a slice is named twice, or a class lies above one that it cannot lie above.
+            or a slice is named twice.
     """
     if unreadable := [path for path in paths if not path.is_file()]:
         raise ValueError(f"{unreadable[0]}: no such table of slice classes")
@@ -43,17 +43,29 @@ def read_slice_classes(paths: Sequence[Path]) -> pd.DataFrame:
             f"{', '.join(map(str, paths[:2]))}: slice {row['index_sup_to_inf']} of "
             f"{row['volume']} is named twice"
         )
+    zones = {zone: k for k, zone in enumerate(ZONES)}
+    table["zone"] = table["class"].map(lambda name: zones.get(name, OTHER)).astype(np.int64)
+    return table
+
+
+def require_head_first(table: pd.DataFrame, where: str) -> None:
+    """Refuse classes that do not run from head to legs; synthetic abnormal volumes have such.
+
+    Args:
+        table: of ``read_slice_classes``.
+        where: the file, for the message.
+
+    Raises:
+        ValueError: naming the volume, and two slices.
+    """
     for volume, rows in table.sort_values("index_sup_to_inf").groupby("volume"):
         for upper, lower in pairwise(rows.to_dict("records")):
             if BODY_PARTS.index(lower["class"]) < BODY_PARTS.index(upper["class"]):
                 raise ValueError(
-                    f"{', '.join(map(str, paths[:2]))}: {volume}: {upper['class']} (slice "
-                    f"{upper['index_sup_to_inf']}) lies above {lower['class']} (slice "
-                    f"{lower['index_sup_to_inf']}); slices are counted from the most superior one"
+                    f"{where}: {volume}: {upper['class']} (slice {upper['index_sup_to_inf']}) lies "
+                    f"above {lower['class']} (slice {lower['index_sup_to_inf']}); slices are "
+                    "counted from the most superior one"
                 )
-    zones = {zone: k for k, zone in enumerate(ZONES)}
-    table["zone"] = table["class"].map(lambda name: zones.get(name, OTHER)).astype(np.int64)
-    return table
 
 
 def _read(path: Path) -> pd.DataFrame:
