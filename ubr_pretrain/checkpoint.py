@@ -8,6 +8,7 @@ and metadata is stored and checked on every read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -83,6 +84,7 @@ def write_atomically(
 def write_together(folder: Path) -> Iterator[Path]:
     """Yield an empty folder whose files move into ``folder`` when the block ends, or none of them.
 
+    They move in the order in which they were written: what describes the others is written last.
     Only a crash between two renames, for which a disk needs no room, leaves some of them.
 
     Raises:
@@ -93,12 +95,16 @@ def write_together(folder: Path) -> Iterator[Path]:
         drafts = Path(name)
         try:
             yield drafts
+            written = sorted(drafts.iterdir(), key=lambda draft: draft.stat().st_mtime_ns)
+            for target in (folder / draft.name for draft in written):
+                if target.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+            for draft in written:
+                draft.replace(folder / draft.name)
         except OSError as error:
             if error.filename and Path(error.filename).parent == drafts:
-                error.filename = str(folder / Path(error.filename).name)
+                error.filename, error.filename2 = str(folder / Path(error.filename).name), None
             raise
-        for draft in sorted(drafts.iterdir()):
-            draft.replace(folder / draft.name)
         sync_entries(folder)
 
 

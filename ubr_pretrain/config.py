@@ -10,6 +10,7 @@ import argparse
 import errno
 import re
 import sys
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
@@ -154,16 +155,19 @@ def _files_first(
     names: list[str] = []
     files: list[str] = []
     others: list[str] = []
-    left = iter(arguments)
-    for argument in left:
-        flag, equals, value = argument.partition("=")
-        if flag == "--config" or (flag == "--preset" and presets is not None):
-            given = value if equals else next(left, "")
-            if flag == "--config" and (not given or given.startswith("--")):
-                refuse(parser.prog, "--config: expected a YAML file")
-            (names if flag == "--preset" else files).append(given)
-        else:
-            others.append(argument)
+    left = deque(arguments)
+    while left:
+        flag, equals, value = left[0].partition("=")
+        if flag != "--config" and (flag != "--preset" or presets is None):
+            others.append(left.popleft())
+            continue
+        left.popleft()
+        given = value if equals or not left else left.popleft()
+        if flag == "--config" and (not given or given.startswith("--")):
+            refuse(parser.prog, "--config: expected a YAML file")
+        if left and not left[0].startswith("-"):  # else it would join the flag before
+            refuse(parser.prog, f"unrecognized arguments: {left[0]} (after {flag} {given})")
+        (names if flag == "--preset" else files).append(given)
     if names and presets is not None:
         folder = configs_folder(presets)
         known = sorted(path.stem for path in folder.glob("*.yaml"))

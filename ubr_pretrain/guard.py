@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from queue import LifoQueue
 from types import TracebackType
@@ -28,6 +28,9 @@ from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.passed_volume import receive_volume, send_volume
 from ubr_pretrain.time_limit import LIMIT_S, in_time, too_slow
 from ubr_pretrain.volume_entry import VolumeEntry
+
+UP = "up"
+"""What a child says first: it has started, and what ends it from now on is a file."""
 
 
 class GuardedReader:
@@ -48,7 +51,7 @@ class GuardedReader:
         self._child: Any = None
         self._pipe: Connection | None = None
         self._child_changes = threading.RLock()
-        self._abandoned = False
+        self._abandoned = self._is_up = False
 
     def __enter__(self) -> Self:
         return self
@@ -67,17 +70,20 @@ class GuardedReader:
         Raises:
             VolumeRefused: what the reader raises, and E-TIMEOUT, E-MEMORY, E-CRASH.
             InterruptedError: another thread has abandoned the reader.
+            RuntimeError: no child can be started.
         """
         return self._read(entry, rules, may_repeat=True)
 
     def _read(self, entry: VolumeEntry, rules: dict[str, Any], *, may_repeat: bool) -> Volume:
         pipe = self._running()
-        pipe.send((entry, rules))
-        wait([pipe, self._child.sentinel], timeout=self.timeout_s)
-        try:
+        answer = None
+        with suppress(EOFError, OSError):
+            pipe.send((entry, rules))
+            if not self._is_up:
+                wait([pipe, self._child.sentinel], timeout=self.timeout_s)
+                self._is_up = pipe.poll() and pipe.recv() == UP
+            wait([pipe, self._child.sentinel], timeout=self.timeout_s)
             answer = receive_volume(pipe) if pipe.poll() else None
-        except (EOFError, OSError):
-            answer = None
         if isinstance(answer, Volume):
             return answer
         if isinstance(answer, Exception):
@@ -91,6 +97,11 @@ class GuardedReader:
             return self._read(entry, rules, may_repeat=False)
         if code is None:
             raise too_slow(entry.path, self.timeout_s)
+        if code > 0 and not self._is_up:
+            raise RuntimeError(
+                f"a process to read in does not start (exit status {code}); a script that reads "
+                'many scans needs `if __name__ == "__main__":`'
+            )
         if code == -signal.SIGKILL:
             raise VolumeRefused("E-MEMORY", entry.path, "its reader was killed: out of memory?")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -122,11 +133,12 @@ class GuardedReader:
             if self._pipe is None or not self._child.is_alive():
                 self.close()
                 self._pipe, theirs = self._context.Pipe()
-                self._child = self._context.Process(
+                child = self._context.Process(
                     target=_serve, args=(theirs, self.max_memory_bytes), daemon=True
                 )
-                self._child.start()
+                child.start()
                 theirs.close()
+                self._child, self._is_up = child, False
             return self._pipe
 
 
@@ -180,6 +192,8 @@ def _serve(pipe: Connection, max_memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(BrokenPipeError):
+        pipe.send(UP)
     while True:
         try:
             entry, rules = pipe.recv()

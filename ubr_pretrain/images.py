@@ -242,7 +242,8 @@ def _grey(content: bytes, path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...
     except (VolumeRefused, MemoryError):
         raise
     except Exception as error:  # whatever Pillow stumbles over in a chunk or an EXIF tag
-        raise VolumeRefused("E-CRC", path, f"the picture is damaged: {error!r}") from error
+        cause = str(error) or type(error).__name__
+        raise VolumeRefused("E-CRC", path, f"the picture is damaged: {cause}") from error
     if channels.ndim == 2:
         return channels, notes
     spread = np.ptp(channels.astype(np.int16), axis=2)
