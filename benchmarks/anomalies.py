@@ -21,7 +21,6 @@ from rich.progress import track
 from scipy.stats import binomtest
 
 from ubr_pretrain.anomalies import Anomaly, Code, find_anomalies
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.network_input import resample_slices
 from ubr_pretrain.phantom import REGIONS, render, sample_phantom, sample_scan, sample_subject
@@ -30,6 +29,7 @@ from ubr_pretrain.runtime import to_json
 from ubr_pretrain.scorer import Scorer, read_scorer
 from ubr_pretrain.scoring import score_slices
 from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
+from ubr_pretrain.whole_file import write_atomically
 
 OVERLAP = 0.5
 """An anomaly is in its place where intersection over union with the planted slices is as much."""

@@ -145,7 +145,7 @@ def describe() -> dict[str, Any]:
 
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.whole_file import write_atomically
 
     with write_atomically(path, "w") as file:
         file.write(text)

@@ -12,8 +12,8 @@ from converters.coco_audit import Audit
 from converters.defects import KINDS, Defect, by_code, effect, kind_rows
 from converters.file_summary import FileSummary
 from converters.printed_table import print_table
-from ubr_pretrain.checkpoint import write_atomically, write_together
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically, write_together
 
 EXAMPLES = 3
 """Of every defect in the Markdown; ``audit.json`` has them all."""

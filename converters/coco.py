@@ -15,9 +15,9 @@ from pydantic import FiniteFloat, ValidationError
 
 from converters.distinct_keys import distinct_keys
 from converters.lesions import DECIMALS, DeepLesionRefused, KeySlice, Lesion, Split
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import Config, first_problem
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 
 LESION = 1
 """The id of the one category."""

@@ -42,9 +42,10 @@ from converters.lesions import (
 )
 from converters.png_folder import Depth, PngFolder
 from converters.tree_audit import audit_tree, coverage
-from ubr_pretrain.checkpoint import file_sha256, write_atomically, write_together
+from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import Config
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically, write_together
 
 MANIFEST = "conversion.json"
 

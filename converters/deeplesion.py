@@ -23,8 +23,8 @@ from converters.deeplesion_row import (
 )
 from converters.lesions import UNKNOWN_SPLIT, DeepLesionRefused, Finding, Lesion
 from ubr_pretrain.bounded_file import MAX_TABLE_BYTES, require_at_most
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.journal import ProgressLine
+from ubr_pretrain.whole_file import write_atomically
 
 
 @dataclass(frozen=True)

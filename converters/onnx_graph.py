@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.hu_networks import (
     HuFeatures,
@@ -31,6 +30,7 @@ from ubr_pretrain.hu_networks import (
 )
 from ubr_pretrain.onnx_program import to_onnx_program
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 
 TOLERANCE = 1e-5
 """Largest difference of ONNX Runtime (float32) from the checkpoint (float64), of the largest."""

@@ -17,7 +17,7 @@ from converters.weight_files import (
     write_weights,
 )
 from ubr_pretrain.backbone import Backbone
-from ubr_pretrain.checkpoint import file_sha256, write_atomically, write_together
+from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.hu_networks import (
     HuFeatures,
     HuScores,
@@ -26,6 +26,7 @@ from ubr_pretrain.hu_networks import (
     relative_difference,
 )
 from ubr_pretrain.layouts import Layout, require_place, tensor_names
+from ubr_pretrain.whole_file import write_atomically, write_together
 
 ACTIVATION_TOLERANCE = 1e-6
 """Largest allowed difference of the last activations, relative to the largest activation. Both

@@ -37,10 +37,11 @@ from torch import Tensor
 from converters.layouts import random_classifier
 from converters.model_card import FLAT, Exported, hub_config, model_card
 from ubr_pretrain.backbone import read_backbone, write_backbone
-from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.foreign_weights import read_foreign_weights, read_plain_pickle
 from ubr_pretrain.layouts import Layout, rename, tensor_names
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 
 SUFFIXES: Mapping[Layout, tuple[str, ...]] = {
     "ubr": (".safetensors",),

@@ -32,7 +32,6 @@ from organ_figures import draw_curves, draw_slices, summarise
 from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import CommandParser, refuse
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.journal import ProgressLine
@@ -40,6 +39,7 @@ from ubr_pretrain.machine import describe_machine
 from ubr_pretrain.network_input import network_input
 from ubr_pretrain.runtime import generator, to_json
 from ubr_pretrain.trunk import scaled_channels
+from ubr_pretrain.whole_file import write_atomically
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 STARTS = ("random", "shuffled", "ubr")

@@ -20,8 +20,8 @@ from lesion_det.cell_job import CellJob, TrainCell, train_cell
 from lesion_det.cells import is_finished
 from lesion_det.grid_progress import GridProgress
 from lesion_det.launch import Ending, Stopped, Task, ending_words, last_line
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import stop_on_signals
+from ubr_pretrain.whole_file import write_atomically
 
 if TYPE_CHECKING:
     from submitit import Executor, Job

@@ -209,7 +209,7 @@ def compare_files(
 
 
 def _publish(draft: Path, final: Path) -> None:
-    from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.whole_file import write_atomically
 
     with write_atomically(final) as file:
         file.write(draft.read_bytes())

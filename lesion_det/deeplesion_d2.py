@@ -39,10 +39,10 @@ from lesion_det.ground_truth import read_ground_truth
 from lesion_det.metrics import measure
 from lesion_det.predictions import Predictions, write_predictions
 from lesion_det.slices import prepare_image
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Window
 from ubr_pretrain.network_input import grey_image
 from ubr_pretrain.runtime import generator
+from ubr_pretrain.whole_file import write_atomically
 
 SPLITS = ("train", "val", "test")
 BOOTSTRAP_SEED = 0

@@ -14,8 +14,8 @@ from lesion_det.predictions import Predictions
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.splits import Splits
 from ubr_pretrain.backbone import Provenance
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 
 
 def write_results(

@@ -21,9 +21,9 @@ from lesion_det.initialization import (
 from lesion_det.pictures import draw_labels
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.splits import Splits, data_sha256, labelled_images, read_splits
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.machine import describe_machine
 from ubr_pretrain.runtime import Ranks, seed_everything
+from ubr_pretrain.whole_file import write_atomically
 
 
 @dataclass(frozen=True)

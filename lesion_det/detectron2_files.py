@@ -28,10 +28,11 @@ from lesion_det.detectron2_settings import (
     solver_settings,
 )
 from ubr_pretrain.backbone import Provenance
-from ubr_pretrain.checkpoint import CheckpointRefused, write_atomically
+from ubr_pretrain.checkpoint import CheckpointRefused
 from ubr_pretrain.foreign_weights import read_foreign_weights
 from ubr_pretrain.plain_yaml import read_yaml
 from ubr_pretrain.trunk import Trunk
+from ubr_pretrain.whole_file import write_atomically
 
 MODEL, CONFIG = "model.pth", "config.yaml"
 

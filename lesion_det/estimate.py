@@ -30,9 +30,9 @@ from lesion_det.power import design_power
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.ray_cluster import RayLauncher
 from lesion_det.splits import read_splits
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import Config
 from ubr_pretrain.ray_session import HERE
+from ubr_pretrain.whole_file import write_atomically
 
 TRIAL_ITERATIONS = 12
 """Evaluated and saved halfway and at the end; the first half warms up."""

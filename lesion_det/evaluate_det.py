@@ -157,7 +157,7 @@ def _measure_and_write(
     import numpy as np
 
     from lesion_det.metrics import measure
-    from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.whole_file import write_atomically
 
     rng = np.random.default_rng([BOOTSTRAP_SEED])
     metrics = measure(ground_truth, predictions, rng, strict=strict)

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from lesion_det.ground_truth import GroundTruth
 from lesion_det.metrics import DetectionMetrics, measure
 from lesion_det.predictions import Predictions
-from ubr_pretrain.checkpoint import file_sha256, write_atomically
+from ubr_pretrain.checkpoint import file_sha256
 from ubr_pretrain.config import Config
+from ubr_pretrain.whole_file import write_atomically
 
 METRICS_FILE = "comparison_metrics.json"
 

@@ -25,8 +25,8 @@ from lesion_det.overlap import PAPER_RULE, hit_matrix
 from lesion_det.predictions import Predictions
 from lesion_det.prepared_images import PreparedImages
 from lesion_det.slices import read_slice
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Window
+from ubr_pretrain.whole_file import write_atomically
 
 PANELS, COLUMNS = 8, 4
 LABEL_ROWS = 4

@@ -24,8 +24,8 @@ from lesion_det.coco_entries import LESION_CATEGORY
 from lesion_det.garbage import garbage_left
 from lesion_det.ground_truth import GroundTruth
 from ubr_pretrain.bounded_file import MAX_COCO_BYTES, require_at_most
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
+from ubr_pretrain.whole_file import write_atomically
 
 FORMAT = 1
 """Version of ``predictions.json``."""

@@ -58,8 +58,8 @@ from lesion_det.report_words import (
 )
 from lesion_det.topk_recall import recall_ceiling
 from lesion_det.ubr_chapter import UbrChapter
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.web_page import page_environment, read_inline
+from ubr_pretrain.whole_file import write_atomically
 
 RECALL_COLUMNS = ("top-5 recall", "per slice", "IoU >= 0.5", "+1 pixel")
 FROC_COLUMNS = tuple(f"FROC @ {rate}" for rate in ("0.5", "1", "2", "4", "8", "16"))

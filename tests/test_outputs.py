@@ -35,7 +35,7 @@ from tests.ubr_pretrain.dicom_writer import write_series
 from tests.ubr_pretrain.scan_pages import grey_volume, scored
 from tests.ubr_pretrain.stored_volumes import scan
 from tests.ubr_pretrain.test_score_tables import NO_ZONES, WHOLE, Archive
-from ubr_pretrain.checkpoint import write_atomically, write_checkpoint
+from ubr_pretrain.checkpoint import write_checkpoint
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.figures import draw_scores
 from ubr_pretrain.nifti_file import write_volume
@@ -48,6 +48,7 @@ from ubr_pretrain.slice_store import Refusal, StoredVolume
 from ubr_pretrain.spreadsheet import FORMULA_STARTS
 from ubr_pretrain.training_data import _write_manifest
 from ubr_pretrain.volumes import read_volume
+from ubr_pretrain.whole_file import write_atomically
 
 VOLUME = grey_volume(12)
 SCORED = scored(VOLUME)

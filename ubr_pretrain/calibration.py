@@ -20,12 +20,12 @@ from numpy import ndarray
 from pydantic import TypeAdapter, ValidationError
 
 from ubr_pretrain.bounded_file import MAX_NOTE_BYTES, require_at_most
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import first_problem
 from ubr_pretrain.landmarks import LANDMARK_COORDINATES, TRUNK, ZONE_BOUNDS, ZONE_NAMES
 from ubr_pretrain.monotone_fit import monotone_fit
 from ubr_pretrain.rank_correlation import spearman
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 from ubr_pretrain.zones import ZoneThresholds
 
 SCHEMA_VERSION = 1

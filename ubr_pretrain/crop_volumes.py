@@ -113,12 +113,12 @@ def crop_volumes(
     import pandas as pd
     from rich.progress import track
 
-    from ubr_pretrain.checkpoint import write_atomically
     from ubr_pretrain.crop import crop_slices, find_slices
     from ubr_pretrain.ct import VolumeRefused
     from ubr_pretrain.nifti_file import stored_grid, write_volume
     from ubr_pretrain.read_ahead import read_ahead
     from ubr_pretrain.volumes import SCORING_TILT_DEG, find_volumes
+    from ubr_pretrain.whole_file import write_atomically
 
     if scorer.calibration is None:
         raise ValueError("--checkpoint: zones and body coordinates need its --calibration")

@@ -69,9 +69,9 @@ def evaluate(
     """
     import numpy as np
 
-    from ubr_pretrain.checkpoint import write_atomically
     from ubr_pretrain.evidence_figures import draw_zones
     from ubr_pretrain.runtime import to_json
+    from ubr_pretrain.whole_file import write_atomically
     from ubr_pretrain.zone_accuracy import (
         MAX_PAIRS,
         accuracy_by_distance,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 
 LINE_EVERY_S = 15.0
 

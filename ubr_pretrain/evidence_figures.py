@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Window
 from ubr_pretrain.evidence_examples import ShownCurve, ShownSlice
 from ubr_pretrain.figures import save_figure, window_grey
 from ubr_pretrain.group_sweep import SweepPoint
+from ubr_pretrain.whole_file import write_atomically
 from ubr_pretrain.zones import ZONES, ZoneThresholds
 
 ZONE_COLOURS = ("#2f6db3", "#d1812c", "#5b8f3a")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import Config, config_to_yaml
 from ubr_pretrain.evidence_cells import Cell
 from ubr_pretrain.evidence_config import EvidenceConfig
@@ -30,6 +29,7 @@ from ubr_pretrain.scoring import read_curve
 from ubr_pretrain.slice_store import StoredVolume
 from ubr_pretrain.table1 import NEAR_MM, OrderOfTwo, Row, make_table1
 from ubr_pretrain.web_page import page_environment
+from ubr_pretrain.whole_file import write_atomically
 from ubr_pretrain.zone_accuracy import calibrate
 from ubr_pretrain.zones import ZONES
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import Tensor
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import AIR_HU, InputSpec, Volume, Window
 from ubr_pretrain.scoring import ScoreCurve
+from ubr_pretrain.whole_file import write_atomically
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9691e", "#777777"
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import config_differences
 from ubr_pretrain.held_folder import remove_half_written, took_lock
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.score_archive import JOURNAL, Kind, ScoreArchive, of_line, under_name
 from ubr_pretrain.score_tables import Format, write_tables
 from ubr_pretrain.shards import Shard, read_complete
+from ubr_pretrain.whole_file import write_atomically
 
 GATHERED = "gathered.json"
 LOCK = ".lock"

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ubr_pretrain.board import Board
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
+from ubr_pretrain.whole_file import write_atomically
 
 FIRST_LINE_AFTER_S = 2.0
 PLAIN_LINE_EVERY_S = 15.0

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.evidence_config import SetSizes
 from ubr_pretrain.slice_classes import read_slice_classes
 from ubr_pretrain.slice_store import Refusal, StoredVolume, build_slice_store
 from ubr_pretrain.spreadsheet import harmless
 from ubr_pretrain.volumes import VolumeEntry, find_volumes
+from ubr_pretrain.whole_file import write_atomically
 from ubr_pretrain.zone_accuracy import calibration_pairs
 
 Labels = Mapping[str, pd.DataFrame]

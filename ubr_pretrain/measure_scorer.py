@@ -115,10 +115,11 @@ def measure(
     import numpy as np
 
     from ubr_pretrain.calibration import read_calibration
-    from ubr_pretrain.checkpoint import file_sha256, write_atomically
+    from ubr_pretrain.checkpoint import file_sha256
     from ubr_pretrain.measure_figures import draw_aligned_curves
     from ubr_pretrain.runtime import to_json
     from ubr_pretrain.scorer_judgement import judge
+    from ubr_pretrain.whole_file import write_atomically
 
     meaning = None if calibration is None else read_calibration(calibration)
     curves = score_labelled(checkpoint, volumes, landmarks, classes, num_views, device)

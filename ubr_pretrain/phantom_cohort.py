@@ -99,7 +99,7 @@ def _claim(out: Path, arguments: argparse.Namespace) -> None:
     """Make the folder ours: empty, or written by this command before and given up by the user."""
     import shutil
 
-    from ubr_pretrain.checkpoint import write_atomically
+    from ubr_pretrain.whole_file import write_atomically
 
     record = out / RECORD
     if out.exists() and not out.is_dir():

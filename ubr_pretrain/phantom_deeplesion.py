@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.phantom import Phantom, Region, sample_phantom
 from ubr_pretrain.phantom_lesions import LESION_MM, Lesion, LesionKind
 from ubr_pretrain.phantom_pictures import write_png
 from ubr_pretrain.phantom_subject import Subject, sample_subject
 from ubr_pretrain.phantom_tissues import Tissue
+from ubr_pretrain.whole_file import write_atomically
 
 COLUMNS = (
     "File_name", "Patient_index", "Study_index", "Series_ID", "Key_slice_index",

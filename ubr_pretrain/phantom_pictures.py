@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume, Window
+from ubr_pretrain.whole_file import write_atomically
 
 TILE_PX = 150
 VIEW_PX = 420

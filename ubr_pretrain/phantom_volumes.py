@@ -18,7 +18,6 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.nifti_file import write_image
 from ubr_pretrain.phantom import (
@@ -30,6 +29,7 @@ from ubr_pretrain.phantom import (
     sample_phantom,
 )
 from ubr_pretrain.phantom_tissues import Tissue
+from ubr_pretrain.whole_file import write_atomically
 
 ABNORMAL_REGIONS: dict[Abnormality, tuple[Region, ...]] = {
     "ascites": ("abdomen", "trunk"),

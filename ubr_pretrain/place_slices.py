@@ -68,8 +68,8 @@ def place_slices(scores: Path, out: Path, scale: Losses) -> list[str]:
     """
     import pandas as pd
 
-    from ubr_pretrain.checkpoint import write_atomically
     from ubr_pretrain.number_table import read_number_table
+    from ubr_pretrain.whole_file import write_atomically
 
     if out.exists():
         raise ValueError(f"--out {out}: exists")

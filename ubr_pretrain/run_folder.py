@@ -19,10 +19,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.config import config_differences, config_to_yaml, read_config, refuse
 from ubr_pretrain.held_folder import HALF_WRITTEN, is_held, took_lock
 from ubr_pretrain.runtime import RankLost, to_json
+from ubr_pretrain.whole_file import write_atomically
 
 LOCK = ".lock"
 

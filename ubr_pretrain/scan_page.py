@@ -18,11 +18,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ubr_pretrain.body_coordinate import robust_slope
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume
 from ubr_pretrain.scan_views import body_views, slice_sheets
 from ubr_pretrain.scored_volume import ScoredVolume, zone_runs
 from ubr_pretrain.web_page import page_environment, read_inline
+from ubr_pretrain.whole_file import write_atomically
 
 DIRECTIONS = {
     "superior_to_inferior": "head to feet",

@@ -84,7 +84,6 @@ def compare_scores(
     import numpy as np
     import pandas as pd
 
-    from ubr_pretrain.checkpoint import write_atomically
     from ubr_pretrain.ct import VolumeRefused
     from ubr_pretrain.images import SOFT_TISSUE, array_to_image
     from ubr_pretrain.key_slices import read_key_slices
@@ -95,6 +94,7 @@ def compare_scores(
     from ubr_pretrain.runtime import start_ranks, to_json
     from ubr_pretrain.score_agreement import score_agreement
     from ubr_pretrain.view_scores import score_views
+    from ubr_pretrain.whole_file import write_atomically
 
     if not images.is_dir():
         raise ValueError(f"--images {images}: no such folder")

@@ -22,11 +22,11 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 from pyarrow import parquet
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.score_archive import Kind
 from ubr_pretrain.scored_volume import slice_columns
 from ubr_pretrain.spreadsheet import harmless
+from ubr_pretrain.whole_file import write_atomically
 
 Format = Literal["csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")

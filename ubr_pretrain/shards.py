@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.cohort import VOLUME_SUFFIX
 from ubr_pretrain.folder_walk import Listing, listings
 from ubr_pretrain.png_slices import slice_number
@@ -38,6 +37,7 @@ from ubr_pretrain.scans import (
     hash_of,
 )
 from ubr_pretrain.volumes import VolumeEntry
+from ubr_pretrain.whole_file import write_atomically
 
 MAX_SHARDS = 100_000
 COMPLETE = "complete.json"

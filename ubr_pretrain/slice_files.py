@@ -31,13 +31,13 @@ from jaxtyping import Int16
 from numpy import ndarray
 from numpy.lib import format as npy
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import InputSpec
 from ubr_pretrain.folder_names import lesion_tables, named_with
 from ubr_pretrain.held_folder import HALF_WRITTEN
 from ubr_pretrain.runtime import to_json
 from ubr_pretrain.stored_file import stamp
 from ubr_pretrain.volumes import VolumeEntry
+from ubr_pretrain.whole_file import write_atomically
 
 CHUNK_BYTES = 1 << 18
 """Hashed, then written, while it is in the processor's cache."""

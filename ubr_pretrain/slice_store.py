@@ -28,7 +28,6 @@ from jaxtyping import Int16
 from numpy import ndarray
 
 from ubr_pretrain.blank_rows import DAMAGED
-from ubr_pretrain.checkpoint import sync_entries
 from ubr_pretrain.ct import InputSpec, Volume, VolumeRefused, contiguous_runs
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import resample_slices
@@ -42,6 +41,7 @@ from ubr_pretrain.slice_files import (
 from ubr_pretrain.store_reader import store_reader
 from ubr_pretrain.store_room import promised_slices, require_room
 from ubr_pretrain.volumes import VolumeEntry, looks_like_hu
+from ubr_pretrain.whole_file import sync_entries
 
 THREADS = max(2, min(8, os.cpu_count() or 1))
 """Volumes that are decoded at once, and held in memory meanwhile; one may wait for the disk."""

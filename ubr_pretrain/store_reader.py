@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.ct import Volume, VolumeRefused
 from ubr_pretrain.guard import guarded_readers, read_here
 from ubr_pretrain.volumes import VolumeEntry
+from ubr_pretrain.whole_file import write_atomically
 
 WORTH_CHILDREN = 10_000
 """Slices to be decoded, some ten seconds of work; children take one or two to start."""

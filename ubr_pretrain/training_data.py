@@ -19,7 +19,6 @@ from numpy import ndarray
 from torch import Tensor
 
 from ubr_pretrain.anchors import read_anchors
-from ubr_pretrain.checkpoint import write_atomically
 from ubr_pretrain.folder_names import lesion_tables
 from ubr_pretrain.run_folder import RunFolder
 from ubr_pretrain.runtime import Ranks
@@ -34,6 +33,7 @@ from ubr_pretrain.slice_store import (
 from ubr_pretrain.spreadsheet import harmless
 from ubr_pretrain.ubr_config import UbrConfig
 from ubr_pretrain.volumes import find_volumes
+from ubr_pretrain.whole_file import write_atomically
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from tests.fuzz.originals import VOLUMES, Files
 from tests.fuzz.outcome import Outcome, Work
 from tests.fuzz.worker import serve
-from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.whole_file import write_atomically
 
 START_S = 120.0
 """Longest time to the first word: a child takes all imports first."""

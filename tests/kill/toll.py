@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ubr_pretrain.checkpoint import write_atomically
+from ubr_pretrain.whole_file import write_atomically
 
 
 @dataclass(frozen=True)

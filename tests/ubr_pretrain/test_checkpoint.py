@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +16,9 @@ from ubr_pretrain.checkpoint import (
     CheckpointRefused,
     checkpoint_kind,
     read_checkpoint,
-    write_atomically,
     write_checkpoint,
 )
+from ubr_pretrain.whole_file import write_atomically, write_together
 
 STATE = {
     "iteration": 7,
@@ -147,6 +148,33 @@ def test_T01_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(file)], check=False)
     assert done.returncode == -9
     assert read_checkpoint(file, "ubr")["iteration"] == 7
+
+
+def test_S06_files_that_appear_together_move_as_they_were_written(tmp_path, monkeypatch):
+    """What describes the others is written last and moves last; where one cannot move none does,
+    and the error names the place that it was to have."""
+    moved, replace = [], Path.replace
+
+    def seen(source, target):
+        moved.append(Path(target).name)
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", seen)
+    for name in ("b", "c", "a"):
+        (tmp_path / name).write_text("old")
+    with write_together(tmp_path) as drafts:
+        for name in ("b", "c", "a"):
+            (drafts / name).write_text("new")
+    assert moved == ["b", "c", "a"]
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"new"}
+    (tmp_path / "c").unlink()
+    (tmp_path / "c").mkdir()
+    with pytest.raises(IsADirectoryError) as error, write_together(tmp_path) as drafts:  # noqa: PT012
+        for name in ("b", "c"):
+            (drafts / name).write_text("newer")
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / "c"), None)
+    assert (tmp_path / "b").read_text() == "new"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 def test_S06_an_error_while_writing_leaves_nothing_behind(tmp_path):

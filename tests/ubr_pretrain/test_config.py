@@ -223,3 +223,17 @@ def test_N96_flags_win_over_files_wherever_they_stand(tmp_path, capsys):
     assert parse("--config", b, "--config", a) == Outer(seed=3, depth=3)
     for argv in (["--config"], ["--config", "--seed", "3"], ["--config="]):
         assert refused(capsys, *argv) == "--config: expected a YAML file"
+
+
+@pytest.mark.parametrize("flags", [["--config", "FILE"], ["--config=FILE"]])
+def test_N96_a_word_behind_a_file_joins_no_flag_before_it(flags, tmp_path, capsys):
+    """`--names a --config FILE b` is refused: b would have become a name."""
+    (tmp_path / "c.yaml").write_text("seed: 3\n")
+    given = [flag.replace("FILE", f"{tmp_path}/c.yaml") for flag in flags]
+    line = refused(capsys, "--names", "a", *given, "b")
+    assert line == f"unrecognized arguments: b (after --config {tmp_path}/c.yaml)"
+    assert parse("--names", "a", *given, "--depth", "5").names == ("a",)
+    parser = config_parser(UbrConfig, "tool.py", "x", "ubr")
+    with pytest.raises(SystemExit):
+        parse_config(parser, UbrConfig, ["--data", "a", "--preset", "demo", "b"], presets="ubr")
+    assert "unrecognized arguments: b (after --preset demo)" in capsys.readouterr().err

@@ -134,6 +134,21 @@ def test_V67_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
         assert guard._child is None
 
 
+def end_at_once(*_: object) -> None:
+    """What a child does that ends before it reads."""
+    raise SystemExit(3)
+
+
+def test_a_process_that_cannot_start_says_nothing_of_the_file(tmp_path, monkeypatch) -> None:
+    """Such as in a script that is no module to import: the sound scan is not E-CRASH."""
+    (entry,) = find_volumes([write_itk(tmp_path / "a.nii", scan())])
+    monkeypatch.setattr("ubr_pretrain.guard._serve", end_at_once)
+    with GuardedReader() as reader:
+        with pytest.raises(RuntimeError, match=r"exit status 3\).*`if __name__ == .__main__.:`"):
+            reader.read(entry)
+        reader.abandon()
+
+
 @pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"max_memory_bytes": -1}])
 def test_limits_must_be_positive(limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be > 0"):
