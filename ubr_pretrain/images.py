@@ -27,8 +27,8 @@ from ubr_pretrain.png_slices import (
     COLOUR_NAMES,
     HU_OFFSET,
     MAX_FILE_BYTES,
-    check_chunks,
     check_size,
+    decode_png,
     read_stored_slice,
     stored_to_hu,
     table_spacing_mm,
@@ -216,8 +216,8 @@ def _grey(content: bytes, path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...
 
     What shines through is taken for black, which is air: under it lies no colour of the slice.
     """
-    if content.startswith(PNG_MAGIC):  # Pillow leaves the checksums of pixels unread
-        check_chunks(content, path, _check_depth)
+    if content.startswith(PNG_MAGIC):  # Pillow reads damaged ones, and no checksum of pixels
+        decode_png(content, path, _check_depth)
     notes: tuple[str, ...] = ()
     try:
         # warnings: odd metadata, or a size that is refused here

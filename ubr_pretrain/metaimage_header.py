@@ -96,6 +96,8 @@ def _numbers(fields: dict[str, str], name: str, path: Path) -> list[float] | Non
     if name not in fields:
         return None
     try:
+        if not fields[name].replace("\t", " ").isprintable():
+            raise ValueError("Python parts words at control characters, which ITK does not")
         return [plain_float(word) for word in fields[name].split()]
     except ValueError as error:
         raise VolumeRefused("E-HEADER", path, f"{name} = {fields[name]} is not numbers") from error

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,10 +110,7 @@ def read_stored_slice(path: Path) -> NDArray[np.uint16]:
         if file.size > MAX_FILE_BYTES:
             raise VolumeRefused("E-SIZE-LIMIT", path, f"{file.size} bytes, limit {MAX_FILE_BYTES}")
         content = file.stream.read()
-    check_chunks(content, path, _check_picture)
-    stored = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None:
-        raise VolumeRefused("E-CRC", path, "the compressed pixels are damaged")
+    stored = decode_png(content, path, _check_picture)
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise VolumeRefused("E-FORMAT", path, f"decodes to {stored.dtype}{stored.shape}")
     return stored
@@ -185,7 +183,27 @@ def _read_all(files: list[Path], rules: ReadingRules) -> NDArray[np.int16]:
     return np.stack(slices)
 
 
-def check_chunks(
+def decode_png(
+    content: bytes, path: Path, check_header: Callable[[int, int, int, int, Path], None]
+) -> NDArray[Any]:
+    """Return the pixels of a PNG, once every checksum was found right.
+
+    Args:
+        content: of the file, from its first byte.
+        path: of the file.
+        check_header: as in ``_check_chunks``.
+
+    Raises:
+        VolumeRefused: E-TRUNC, E-CRC, E-FORMAT, and what ``check_header`` raises.
+    """
+    _check_chunks(content, path, check_header)
+    stored = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise VolumeRefused("E-CRC", path, "the compressed pixels are damaged")
+    return stored
+
+
+def _check_chunks(
     content: bytes, path: Path, check_header: Callable[[int, int, int, int, Path], None]
 ) -> None:
     """Walk the chunks of a PNG: header first, every checksum, to the end chunk.

@@ -15,7 +15,7 @@ from random import Random
 import yaml
 
 from tests.fuzz.byte_mutators import mutate_bytes
-from tests.fuzz.field_mutators import Change
+from tests.fuzz.field_mutators import Change, png_chunks
 from tests.fuzz.originals import Files
 from tests.fuzz.record_checks import TABLES
 from tests.fuzz.record_mutators import csv_cells, json_values, tree_values
@@ -100,6 +100,7 @@ CHANGES: Mapping[str, Change] = {
     ".yaml": _yaml_values,
     ".jsonl": _json_lines,
     ".safetensors": _safetensors_header,
+    ".png": png_chunks,
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from lesion_det.predictions import Predictions, write_predictions
 from tests.fuzz.originals import Files
@@ -193,6 +194,22 @@ def calibration() -> Files:
     return {"calibration.json": path.read_bytes()}
 
 
+def picture(form: str) -> Callable[[], Files]:
+    """Return a maker of an 8-bit picture: a body in air, with metadata on which readers act."""
+
+    def make() -> Files:
+        y, x = np.mgrid[-1:1:24j, -1:1:20j]
+        grey = np.where(x**2 + y**2 < 0.8, 90 + 60 * x * y, 0).astype(np.uint8)
+        about = Image.Exif()
+        about[0x112], about[0x10E] = 6, "turned"
+        stream = io.BytesIO()
+        more = {"exif": about} if form == "jpg" else {"dpi": (300, 300)}
+        Image.fromarray(grey).save(stream, {"jpg": "JPEG", "png": "PNG"}[form], **more)
+        return {f"slice.{form}": stream.getvalue()}
+
+    return make
+
+
 ORIGINALS: dict[str, Callable[[], Files]] = {
     "dl-info": deeplesion,
     "coco": golden("coco.json"),
@@ -215,5 +232,7 @@ ORIGINALS: dict[str, Callable[[], Files]] = {
     "slice-classes": slice_classes,
     "score-table": score_table,
     "calibration": calibration,
+    "picture-png": picture("png"),
+    "picture-jpeg": picture("jpg"),
 }
 """By kind: makes the sound files."""

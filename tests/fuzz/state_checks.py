@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -17,6 +18,7 @@ from tests.fuzz.record_checks import RecordFormat, nothing, same
 from tests.fuzz.record_originals import ORIGINALS, STATE
 from ubr_pretrain.checkpoint import read_checkpoint
 from ubr_pretrain.foreign_file import read_foreign_file
+from ubr_pretrain.images import SOFT_TISSUE, CtImage, grey_to_hu, read_image
 from ubr_pretrain.journal import read_metrics
 from ubr_pretrain.score_archive import open_archive
 from ubr_pretrain.slice_files import SliceFiles
@@ -111,6 +113,19 @@ def _check_metrics(path: Path, result: Any) -> str:
     return "" if json.dumps(plain) == json.dumps(result) else "other records"
 
 
+def _check_picture(path: Path, image: CtImage) -> str:
+    """Compare with OpenCV's decoder, which checks every checksum, where nothing else is asked."""
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    if any(chunk in content.tobytes() for chunk in (b"tRNS", b"eXIf", b"PLTE")):
+        return ""
+    plain = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if plain is None:
+        return "OpenCV does not read it"
+    if plain.dtype != np.uint8 or plain.ndim != 2:
+        return ""
+    return "" if np.array_equal(grey_to_hu(plain, SOFT_TISSUE), image.hu) else "other pixels"
+
+
 STATES: dict[str, tuple[str, RecordFormat]] = {
     "checkpoint": (
         "last.safetensors",
@@ -123,5 +138,7 @@ STATES: dict[str, tuple[str, RecordFormat]] = {
     "store": ("a.json", RecordFormat(_read_store, _check_store)),
     "score-journal": ("scores.jsonl", RecordFormat(_read_scores, _check_scores)),
     "metrics": ("metrics.jsonl", RecordFormat(read_metrics, _check_metrics)),
+    "picture-png": ("slice.png", RecordFormat(read_image, _check_picture)),
+    "picture-jpeg": ("slice.jpg", RecordFormat(read_image, nothing)),
 }
 """By kind: the file that is read, and how."""

@@ -106,6 +106,13 @@ def test_N42_a_number_is_what_every_program_reads(tmp_path: Path, word: str) -> 
     refused(with_lines(path, Offset=f"{word} -7 33"), "E-HEADER", "is not numbers")
 
 
+@pytest.mark.parametrize("blank", ["\x1c", "\x0b", "\x85", "\u2003"])
+def test_N42_control_characters_are_no_blanks(tmp_path: Path, blank: str) -> None:
+    """E-HEADER or E-GEOM: Python parts words at some, ITK does not, and reads an origin of 0."""
+    path = write_itk(tmp_path / "m.mha", scan())
+    refused(with_lines(path, Offset=f"11 -7{blank}33"), "E-HEADER", "is not numbers")
+
+
 def test_N43_a_refusal_is_one_printable_line(tmp_path: Path) -> None:
     """Control characters of a damaged header are escaped, thousands of characters cut."""
     path = with_lines(write_itk(tmp_path / "m.mha", scan()), ElementType="a\x07\x1b[31m\u202eb")

@@ -35,6 +35,7 @@ CODES = frozenset(
     f"E-{word}"
     for word in [
         "MISSING",
+        "PATIENT",
         "NOTFILE",
         "EMPTY",
         "FORMAT",
