@@ -115,7 +115,11 @@ def _lost(header: DicomHeader) -> bool:
 
 def _check_file(header: DicomHeader) -> None:
     path = header.path
-    if header.samples != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    is_grey = header.photometric in ("MONOCHROME1", "MONOCHROME2")
+    if is_grey and header.samples != 1:  # damage; who passes coloured pictures over must see it
+        cause = f"states {header.samples} samples a pixel of {header.photometric}"
+        raise VolumeRefused("E-HEADER", path, cause)
+    if not is_grey:
         raise VolumeRefused(
             "E-RGB", path, f"holds {header.samples} x {header.photometric or 'unknown'} pixels"
         )

@@ -204,6 +204,7 @@ def test_slices_shifted_sideways_are_noted(tmp_path: Path, hu) -> None:
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "E-RGB", "PALETTE"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "E-RGB", "3 x RGB"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL"}, "E-RGB", "YBR"),
+        ({"SamplesPerPixel": 65535}, "E-HEADER", "65535 samples a pixel of MONOCHROME2"),
         ({"Modality": "MR"}, "E-MODALITY", "MR"),
         ({"PixelData": None}, "E-NOPIXELS", "before any pixel data"),
         ({"SeriesInstanceUID": None}, "E-HEADER", "SeriesInstanceUID"),
