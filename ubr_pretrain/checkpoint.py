@@ -183,7 +183,14 @@ def _cut_off(path: Path) -> str:
             header = json.loads(file.read(length))
             tensors = (header[name] for name in header.keys() - {"__metadata__"})
             whole = 8 + length + max(int(tensor["data_offsets"][1]) for tensor in tensors)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except (
+            ArithmeticError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ):
             return ""
     return f"cut off after {size} of {whole} bytes" if size < whole else ""
 

@@ -1,6 +1,7 @@
 """A VGG-16 of others is read whole from any layout that is known, or refused by name."""
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,20 @@ class TestRefusals:
                 assert f"cut off after {of}" in line
             elif name == "w.pth":
                 assert f"cut off after {kept} bytes?" in line
+
+    @pytest.mark.parametrize("end", ["Infinity", "NaN", "1e999", "1" * 400, "[]", '"1"', "null"])
+    def test_C02_a_header_with_odd_ends(self, trunk: Trunk, tmp_path: Path, end: str) -> None:
+        """So is a .safetensors whose header states ends that no tensor has."""
+        path = saved(tmp_path, named(trunk, "torchvision"), "w.safetensors")
+        whole = path.read_bytes()
+        size = int.from_bytes(whole[:8], "little")
+        ends, odd = rb"(offsets.:.\d+,)\d+", rb"\g<1>" + end.encode()
+        header = re.sub(ends, odd, whole[8 : 8 + size], count=1)
+        path.write_bytes(len(header).to_bytes(8, "little") + header + whole[8 + size :])
+        with pytest.raises(
+            CheckpointRefused, match=r"w\.safetensors: not a whole safetensors file"
+        ):
+            read(path)
 
     @pytest.mark.parametrize(
         ("arch", "message"),
