@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -176,13 +176,19 @@ def _one_thread() -> None:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Hold this process, and threads that it starts, to one core."""
+    """Hold all threads of this process, those that it keeps for later too, to one core."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
+    _hold_to({min(before)})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _hold_to(before)
+
+
+def _hold_to(cores: set[int]) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 if __name__ == "__main__":
