@@ -29,6 +29,7 @@ from numpy import ndarray
 
 from ubr_pretrain.blank_rows import DAMAGED
 from ubr_pretrain.ct import InputSpec, Volume, VolumeRefused, contiguous_runs
+from ubr_pretrain.doubts import doubt_of
 from ubr_pretrain.journal import ProgressLine
 from ubr_pretrain.network_input import resample_slices
 from ubr_pretrain.slice_files import (
@@ -40,7 +41,7 @@ from ubr_pretrain.slice_files import (
 )
 from ubr_pretrain.store_reader import store_reader
 from ubr_pretrain.store_room import promised_slices, require_room
-from ubr_pretrain.volumes import VolumeEntry, looks_like_hu
+from ubr_pretrain.volumes import VolumeEntry
 from ubr_pretrain.whole_file import sync_entries
 
 THREADS = max(2, min(8, os.cpu_count() or 1))
@@ -285,7 +286,7 @@ def _decode(
         volume = read(entry)
     except VolumeRefused as refusal:
         return refusal
-    if doubt := looks_like_hu(volume):
+    if doubt := doubt_of(volume):
         return VolumeRefused("E-NOHU", entry.path, doubt, "training needs Hounsfield units")
     slices = resample_slices(volume.hu, volume.spacing_mm_zyx[1:], spec)
     record = {
